@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a purpose needs: ci/deps.sh run|test|bench
+# Says nothing where nothing is missing. As root, or through sudo without a password, it says what it installs and
+# does; otherwise it prints the one command to type and fails.
+set -eu
+
+build=(gcc make binutils libc6-dev)
+programs=(redis-server redis-tools sqlite3 python3 perl git)
+lint=(clang-tidy-14 clang-format-14 shellcheck)
+check=(
+    g++ clang-14 clang-19 lld-14 libclang-rt-14-dev libclang-rt-19-dev llvm-14 valgrind libc6-dbg
+    libcmocka-dev bats libseccomp-dev musl-tools lua5.4 libpython3.11-testsuite
+    jq time strace file procps util-linux pkg-config mandoc man-db
+)
+
+case ${1-} in
+run) packages=("${build[@]}" "${programs[@]}") ;;
+test) packages=("${build[@]}" "${programs[@]}" "${check[@]}" "${lint[@]}") ;;
+bench) packages=("${build[@]}" "${programs[@]}" g++ time) ;;
+*)
+    echo "usage: ci/deps.sh run|test|bench" >&2
+    exit 2
+    ;;
+esac
+
+if ! command -v dpkg-query >/dev/null; then
+    echo "ci/deps.sh: not a Debian system; install what corresponds to: ${packages[*]}" >&2
+    exit 1
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) || status=
+    [[ $status == ii* ]] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=()
+elif sudo -n true 2>/dev/null; then
+    as_root=(sudo -n)
+else
+    echo "missing: ${missing[*]}" >&2
+    echo "Install them with: sudo $0 $1" >&2
+    exit 1
+fi
+
+echo "installing: ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# redis-server is wanted as a program, not as a service: policy-rc.d forbids the installation to start any. The package
+# list may be old or absent, as on a fresh machine; hence the second try.
+# shellcheck disable=SC2016  # the inner shell expands
+if ! "${as_root[@]}" sh -c '
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap "rm -f $policy" EXIT
+        printf "#!/bin/sh\nexit 101\n" >"$policy"
+        chmod 755 "$policy"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y --no-install-recommends "$@" || { apt-get update && apt-get install -y --no-install-recommends "$@"; }
+    ' sh "${missing[@]}" </dev/null >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    exit 1
+fi

@@ -1,0 +1,13 @@
+# tsan: ThreadSanitizer.
+# Proves: on the executions that the tests produce, that every pair of conflicting accesses is ordered by a lock
+#   or an atomic (happens-before), and that locks are released by who took them.
+# Does not prove: anything about interleavings that did not happen, nor about weaker orders than the executed
+#   ones; stand-alone fences are invisible to it, which is why the source has none.
+tsan_CC       := clang-19
+tsan_CXX      := clang++-19
+tsan_SWITCHES := HAK_DEBUG=1 HAK_TSAN=1 HAK_TEST=1
+tsan_FLAGS    := -O1 -fno-omit-frame-pointer -fsanitize=thread
+tsan_LDFLAGS  := -fsanitize=thread
+tsan_ENV      := TSAN_OPTIONS=halt_on_error=1:external_symbolizer_path=/usr/bin/llvm-symbolizer-14:second_deadlock_stack=1:suppressions=$(CURDIR)/sanitizer/tsan.supp
+tsan_WRAP     :=
+tsan_KINDS    := unit api

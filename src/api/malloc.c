@@ -1,0 +1,116 @@
+/* malloc and free, and what is one step away from them. A hit of either is inlined here: no call, no stack frame,
+ * one exit to the slow path, checked by `make lint` (at most 16 instructions for malloc, 20 for free).
+ *
+ * malloc hit: heap (2 loads), size test, class (1 load), top of the bin (1 load), block (1 load), step down.
+ * free hit:   heap (2 loads), window test (1 load), tag (2 loads) for owner and bin, top (1 load), a look at the top
+ *             slot for a double free, room test, store, step up. */
+#include "api/alloc.h"
+#include "api/guard.h"
+#include "api/libc_names.h"
+#include "front/heap.h"
+#include "front/tcache.h"
+#include "hakmem.h"
+
+static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
+    return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+}
+
+/* The bin at an index from the region map or the heap's own table: twice the class, in units of 8 bytes. */
+HAK_INLINE struct hak_bin *bin_at(struct hak_heap *heap, size_t index) {
+    return (struct hak_bin *)(void *)((char *)heap + index * (sizeof(struct hak_bin) / 2));
+}
+
+HAK_HOT void *hak_malloc(size_t size) {
+    if (HAK_EXACT) return malloc_slow(size, HAK_SITE);
+    if (hak_unlikely(size > HAK_TINY_MAX)) return malloc_slow(size, HAK_SITE);
+    struct hak_heap *heap = hak_tls_heap;
+    struct hak_bin *bin = bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]);
+    void *ptr = bin->top[-1];
+    if (hak_unlikely(hak_is_misaligned(ptr))) return malloc_slow(size, HAK_SITE);
+    bin->top--;
+    return ptr;
+}
+HAK_LIBC_NAME(malloc, hak_malloc);
+
+static HAK_NOINLINE void free_slow(void *ptr) { hak_release(ptr, "free"); }
+
+HAK_HOT void hak_free(void *ptr) {
+    if (HAK_EXACT) {
+        free_slow(ptr);
+        return;
+    }
+    struct hak_heap *heap = hak_tls_heap;
+    /* NULL, and addresses beyond the map, are in no window. */
+    size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
+    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) {
+        free_slow(ptr);
+        return;
+    }
+    uint64_t tag = hak_load_rlx(&heap->window[granule]); /* region.h: why a stale owner does no harm */
+    if (hak_unlikely(hak_tag_owner(tag) != hak_heap_tag(heap))) {
+        free_slow(ptr);
+        return;
+    }
+    size_t index = hak_tag_kind(tag);
+    void **top = bin_at(heap, index)->top;
+    hak_forget_register(index);
+    if (hak_unlikely(top[-1] == ptr || top == bin_at(heap, index)->limit)) {
+        free_slow(ptr);
+        return;
+    }
+    *top = ptr;
+    hak_forget_register(index);
+    hak_forget_memory();
+    bin_at(heap, index)->top++;
+}
+HAK_LIBC_NAME(free, hak_free);
+
+void hak_cfree(void *ptr) { hak_release(ptr, "cfree"); }
+HAK_LIBC_NAME(cfree, hak_cfree);
+
+void *hak_calloc(size_t count, size_t size) {
+    size_t bytes;
+    if (hak_unlikely(__builtin_mul_overflow(count, size, &bytes))) return hak_no_memory();
+    return hak_alloc(bytes, HAK_MIN_ALIGN, true, HAK_SITE);
+}
+HAK_LIBC_NAME(calloc, hak_calloc);
+
+static void *resize(void *ptr, size_t size, uintptr_t site, const char *function) {
+    if (ptr == NULL) return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    if (size != 0) return hak_resize(ptr, size, site, function);
+    hak_release(ptr, function);
+    return NULL;
+}
+
+void *hak_realloc(void *ptr, size_t size) { return resize(ptr, size, HAK_SITE, "realloc"); }
+HAK_LIBC_NAME(realloc, hak_realloc);
+
+void *hak_reallocarray(void *ptr, size_t count, size_t size) {
+    size_t bytes;
+    if (hak_unlikely(__builtin_mul_overflow(count, size, &bytes))) return hak_no_memory();
+    return resize(ptr, bytes, HAK_SITE, "reallocarray");
+}
+HAK_LIBC_NAME(reallocarray, hak_reallocarray);
+
+size_t hak_malloc_usable_size(void *ptr) { return ptr == NULL ? 0 : hak_usable(ptr, "malloc_usable_size"); }
+HAK_LIBC_NAME(malloc_usable_size, hak_malloc_usable_size);
+
+/* ---- sized free: the size is believed only by the checked build, which holds it against its own -------------- */
+
+void hak_release_aligned(void *ptr, size_t align, const char *function) {
+    if (HAK_CHECKED) hak_guard_expect_alignment(ptr, align, function);
+    hak_release(ptr, function);
+}
+
+void hak_release_sized(void *ptr, size_t size, size_t align, const char *function) {
+    if (HAK_CHECKED) hak_guard_expect_size(ptr, size, function);
+    hak_release_aligned(ptr, align, function);
+}
+
+void hak_free_sized(void *ptr, size_t size) { hak_release_sized(ptr, size, HAK_MIN_ALIGN, "free_sized"); }
+HAK_LIBC_NAME(free_sized, hak_free_sized);
+
+void hak_free_aligned_sized(void *ptr, size_t alignment, size_t size) {
+    hak_release_sized(ptr, size, alignment, "free_aligned_sized");
+}
+HAK_LIBC_NAME(free_aligned_sized, hak_free_aligned_sized);

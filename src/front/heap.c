@@ -1,0 +1,407 @@
+/* Heaps and their lives: made or taken over at a thread's first allocation, parked at its end (heap.h).
+ * The registry lock guards who owns a heap; the heap's content belongs to whoever that is. */
+#include "front/heap.h"
+
+#include "base/options.h"
+#include "base/sys.h"
+#include "front/fork.h"
+#include "front/remote.h"
+#include "front/tcache.h"
+#include "pages/meta.h"
+
+#include <pthread.h>
+
+void *hak_null_slots[1] = {HAK_BIN_BOTTOM};
+#define NULL_BINS                                                                                                      \
+    { [0 ... HAK_CLASS_COUNT - 1] = HAK_NULL_BIN }
+/* No granule lies in the window of a heap that looks at none. */
+#define NO_WINDOW ((size_t)1 << 60)
+
+static struct hak_heap empty_heap = {.bin = NULL_BINS, .first_granule = NO_WINDOW, .kind = HAK_HEAP_EMPTY};
+static struct hak_heap dead_heap = {.bin = NULL_BINS, .first_granule = NO_WINDOW, .kind = HAK_HEAP_DEAD};
+
+_Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("initial-exec"))) = &empty_heap;
+
+static struct hak_lock registry_lock = HAK_LOCK_INIT(HAK_RANK_HEAPS);
+static struct hak_heap *all_heaps HAK_GUARDED_BY(registry_lock);
+static struct hak_heap *parked_heaps HAK_GUARDED_BY(registry_lock);
+static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
+static enum { KEY_NONE, KEY_MADE, KEY_REFUSED } key_state HAK_GUARDED_BY(registry_lock);
+static pthread_key_t exit_key; /* constant once key_state is KEY_MADE */
+
+/* How many parked heaps have slabs of a class listed. Changed under the registry lock; read without it as a hint
+ * whether it is worth taking: relaxed. */
+static _Atomic uint32_t parked_with[HAK_CLASS_COUNT];
+
+static struct hak_lock shared_lock = HAK_LOCK_INIT(HAK_RANK_SHARED);
+static struct hak_heap first_shared_heap;
+static struct hak_heap *shared_heap HAK_GUARDED_BY(shared_lock);
+
+/* ---- making heaps -------------------------------------------------------------------------------------- */
+
+static void init_heap(struct hak_heap *heap) {
+    hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
+    heap->kind = HAK_HEAP_REAL;
+    heap->first_granule = NO_WINDOW;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
+    for (size_t i = 0; i < sizeof heap->bin_index; i++)
+        heap->bin_index[i] = (uint8_t)(2 * hak_class_of(i * HAK_MIN_ALIGN));
+}
+
+/* Adds a heap to the registry; false if another has the same tag, which happens when metadata spans windows of
+ * 4 GiB. The rejected one is lost, once. */
+static bool register_heap(struct hak_heap *heap) {
+    bool unique = hak_heap_tag(heap) != 0;
+    hak_lock(&registry_lock);
+    for (const struct hak_heap *other = all_heaps; other != NULL && unique; other = other->next)
+        unique = hak_heap_tag(other) != hak_heap_tag(heap);
+    if (unique) {
+        heap->next = all_heaps;
+        all_heaps = heap;
+    }
+    hak_unlock(&registry_lock);
+    return unique;
+}
+
+static struct hak_heap *new_heap(void) {
+    struct hak_heap *heap;
+    do {
+        heap = hak_meta_alloc(sizeof *heap);
+        if (heap == NULL) return NULL;
+        init_heap(heap);
+    } while (!register_heap(heap));
+    return heap;
+}
+
+/* ---- parking and claiming ------------------------------------------------------------------------------- */
+
+static void count_parked_classes_locked(struct hak_heap *heap, uint32_t change) HAK_REQUIRES(registry_lock) {
+    for (uint64_t left = heap->parked_classes; left != 0; left &= left - 1)
+        hak_add_rlx(&parked_with[__builtin_ctzll(left)], change);
+}
+
+static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+    heap->parked_classes = 0;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
+        if (heap->slabs[c] != NULL) heap->parked_classes |= (uint64_t)1 << c;
+    count_parked_classes_locked(heap, 1);
+    heap->parked = true;
+    hak_heap_leave(heap, false);
+    heap->prev_parked = NULL;
+    heap->next_parked = parked_heaps;
+    if (parked_heaps != NULL) parked_heaps->prev_parked = heap;
+    parked_heaps = heap;
+    parked_count++;
+}
+
+static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+    count_parked_classes_locked(heap, UINT32_MAX); /* minus one */
+    heap->parked = false;
+    hak_heap_enter(heap);
+    if (heap->prev_parked != NULL) heap->prev_parked->next_parked = heap->next_parked;
+    else parked_heaps = heap->next_parked;
+    if (heap->next_parked != NULL) heap->next_parked->prev_parked = heap->prev_parked;
+    parked_count--;
+}
+
+/* Empties the bins of a heap that a fork has parked, before its slabs may go elsewhere. */
+static void tidy(struct hak_heap *heap) {
+    if (!heap->orphaned) return;
+    hak_tcache_flush_all(heap);
+    heap->orphaned = false;
+}
+
+/* Parks a heap that the caller owns: collects and gives back what is empty, until nothing is left in the inbox at
+ * the moment when the heap enters the list. Who pushes later finds the parked bit and then the heap in the list. */
+static void park(struct hak_heap *heap) {
+    tidy(heap);
+    for (bool parked = false; !parked;) {
+        hak_remote_collect(heap);
+        for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c);
+        hak_lock(&registry_lock);
+        /* acq_rel: pairs with the CAS in inbox_push */
+        parked = (hak_or_acqrel(&heap->inbox, HAK_INBOX_PARKED) & ~HAK_INBOX_PARKED) == 0;
+        if (parked) parked_insert_locked(heap);
+        hak_unlock(&registry_lock);
+    }
+}
+
+void hak_heap_visit_parked(struct hak_heap *heap) {
+    hak_lock(&registry_lock);
+    bool claimed = heap->parked;
+    if (claimed) parked_remove_locked(heap);
+    hak_unlock(&registry_lock);
+    if (claimed) park(heap); /* else its new owner, or another visitor, collects */
+}
+
+static struct hak_heap *take_parked(void) {
+    hak_lock(&registry_lock);
+    struct hak_heap *heap = parked_heaps;
+    if (heap != NULL) parked_remove_locked(heap);
+    hak_unlock(&registry_lock);
+    if (heap == NULL) return NULL;
+    hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
+    tidy(heap);
+    return heap;
+}
+
+/* ---- threads ------------------------------------------------------------------------------------------- */
+
+/* The end of a thread. Destructors that run after this one, and the C library, go to the shared heap. */
+static void on_thread_exit(void *value) {
+    struct hak_heap *heap = value;
+    if (heap != hak_tls_heap) return; /* the thread was forked, or the key was set by hand */
+    hak_fork_check();
+    hak_heap_enter(heap);
+    hak_tls_heap = &dead_heap;
+    hak_tcache_flush_all(heap);
+    hak_tcache_drop_bins(heap);
+    park(heap);
+    hak_slab_relieve();
+}
+
+static bool exit_key_ready(void) {
+    hak_lock(&registry_lock);
+    if (key_state == KEY_NONE) key_state = pthread_key_create(&exit_key, on_thread_exit) == 0 ? KEY_MADE : KEY_REFUSED;
+    bool ready = key_state == KEY_MADE;
+    hak_unlock(&registry_lock);
+    return ready;
+}
+
+void hak_heap_forget_threads(void) {
+    hak_fork_check();
+    hak_lock(&registry_lock);
+    if (key_state == KEY_MADE) pthread_key_delete(exit_key);
+    key_state = KEY_REFUSED;
+    hak_unlock(&registry_lock);
+}
+
+static bool is_first_heap(const struct hak_heap *heap) { return heap->next == NULL; }
+
+/* A thread whose end we cannot see must not have a heap, or the heap would be lost with it. The first thread is
+ * excepted: it ends with the process. */
+static bool watch_thread_exit(struct hak_heap *heap) {
+    if (exit_key_ready() && pthread_setspecific(exit_key, heap) == 0) return true;
+    return is_first_heap(heap);
+}
+
+static HAK_COLD struct hak_heap *attach(void) {
+    static _Atomic bool started; /* by the one thread that finds it unset; several may come first at once */
+    if (!hak_load_rlx(&started) && !hak_xchg_acqrel(&started, true)) {
+        hak_options_init(hak_sys_environ());
+        hak_fork_watch();
+    }
+    struct hak_heap *heap = exit_key_ready() ? pthread_getspecific(exit_key) : NULL;
+    if (heap != NULL) return hak_tls_heap = heap; /* set before the program was relocated: see early.c */
+    heap = take_parked();
+    if (heap == NULL) heap = new_heap();
+    if (heap == NULL) return NULL; /* short of memory: the next allocation tries again */
+    hak_tls_heap = heap;           /* before anything below that may allocate */
+    if (!watch_thread_exit(heap)) {
+        hak_tls_heap = &dead_heap;
+        park(heap);
+        return NULL;
+    }
+    hak_remote_collect(heap);
+    hak_tcache_prewarm(heap);
+    hak_heap_leave(heap, false);
+    return heap;
+}
+
+struct hak_heap *hak_heap_initial(void) {
+    return &empty_heap;
+}
+
+struct hak_heap *hak_heap_get(void) {
+    struct hak_heap *heap = hak_tls_heap;
+    if (hak_likely(heap->kind == HAK_HEAP_REAL)) return heap;
+    return heap->kind == HAK_HEAP_EMPTY ? attach() : NULL;
+}
+
+struct hak_heap *hak_heap_peek(void) {
+    struct hak_heap *heap = hak_tls_heap;
+    return heap->kind == HAK_HEAP_REAL ? heap : NULL;
+}
+
+void hak_heap_look_at(struct hak_heap *heap, const void *ptr) {
+    heap->window = hak_region_leaf_of(ptr)->tag;
+    heap->first_granule = ((uintptr_t)ptr >> HAK_WINDOW_SHIFT) << (HAK_WINDOW_SHIFT - HAK_GRANULE_SHIFT);
+}
+
+/* ---- slabs of a heap ------------------------------------------------------------------------------------ */
+
+void hak_heap_list(struct hak_heap *heap, struct hak_slab *slab) {
+    struct hak_slab **list = &heap->slabs[slab->size_class];
+    slab->listed = true;
+    slab->prev = NULL;
+    slab->next = *list;
+    if (*list != NULL) (*list)->prev = slab;
+    *list = slab;
+}
+
+void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab) {
+    if (slab->prev != NULL) slab->prev->next = slab->next;
+    else heap->slabs[slab->size_class] = slab->next;
+    if (slab->next != NULL) slab->next->prev = slab->prev;
+    slab->listed = false;
+}
+
+static void give(struct hak_heap *heap, struct hak_slab *slab) {
+    hak_count_by_owner(&heap->slabs_owned[slab->size_class], UINT32_MAX); /* minus one */
+    hak_heap_unlist(heap, slab);
+    hak_slab_give(slab);
+}
+
+void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab) {
+    if (!slab->listed) hak_heap_list(heap, slab);
+    bool last = slab->prev == NULL && slab->next == NULL;
+    if (hak_slab_is_empty(slab) && !last) give(heap, slab); /* one stays, against thrash */
+}
+
+void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class) {
+    for (struct hak_slab *slab = heap->slabs[size_class], *next; slab != NULL; slab = next) {
+        next = slab->next;
+        if (hak_slab_is_empty(slab)) give(heap, slab);
+    }
+}
+
+/* Moves a listed slab from one heap to another; the caller owns both. */
+static void move_slab(struct hak_heap *from, struct hak_heap *to, struct hak_slab *slab) {
+    unsigned c = slab->size_class;
+    uint64_t out = (uint64_t)slab->blocks - slab->free_count;
+    hak_heap_unlist(from, slab);
+    hak_count_by_owner(&from->slabs_owned[c], UINT32_MAX); /* minus one */
+    hak_count_by_owner(&from->blocks_out[c], -out);
+    hak_slab_adopt(slab, to, hak_heap_tag(to));
+    hak_count_by_owner(&to->slabs_owned[c], 1);
+    hak_count_by_owner(&to->blocks_out[c], out);
+    hak_count_by_owner(&to->adopted_slabs, 1);
+}
+
+/* Claims a parked heap that has slabs of the class, takes the first of them, and parks the heap again. */
+static struct hak_slab *adopt(struct hak_heap *heap, unsigned size_class) {
+    struct hak_heap *from = NULL;
+    hak_lock(&registry_lock);
+    for (from = parked_heaps; from != NULL && (from->parked_classes >> size_class & 1) == 0;) from = from->next_parked;
+    if (from != NULL) parked_remove_locked(from);
+    hak_unlock(&registry_lock);
+    if (from == NULL) return NULL;
+
+    tidy(from);
+    struct hak_slab *slab = from->slabs[size_class];
+    if (slab != NULL) move_slab(from, heap, slab);
+    park(from);
+    return slab;
+}
+
+static bool at_slab_limit(const struct hak_heap *heap, unsigned size_class) {
+    uint64_t limit = hak_option(SUPERSLABS_MAX) * HAK_SUPERSLAB_SLABS;
+    uint64_t next = (hak_load_rlx(&heap->slabs_owned[size_class]) + (uint64_t)1) * hak_class_slabs(size_class);
+    return hak_unlikely(limit != 0) && next > limit;
+}
+
+struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class) {
+    if (at_slab_limit(heap, size_class)) return NULL;
+    struct hak_slab *slab = NULL;
+    if (hak_load_rlx(&parked_with[size_class]) != 0) slab = adopt(heap, size_class);
+    if (slab == NULL) {
+        slab = hak_slab_take(size_class, heap, hak_heap_tag(heap));
+        if (slab == NULL) return NULL;
+        hak_count_by_owner(&heap->slabs_owned[size_class], 1);
+    }
+    hak_heap_list(heap, slab);
+    return slab;
+}
+
+/* ---- the shared heap ----------------------------------------------------------------------------------- */
+
+/* The shared heap; a child that has set one aside takes the next from the arena. */
+static struct hak_heap *shared_heap_locked(void) HAK_REQUIRES(shared_lock) {
+    if (shared_heap != NULL) return shared_heap;
+    struct hak_heap *heap = NULL;
+    if (!first_shared_heap.shared) {
+        init_heap(&first_shared_heap);
+        if (register_heap(&first_shared_heap)) heap = &first_shared_heap;
+    }
+    if (heap == NULL) heap = new_heap();
+    if (heap != NULL) heap->shared = true;
+    return shared_heap = heap;
+}
+
+static void *take_one_locked(struct hak_heap *heap, unsigned size_class) HAK_REQUIRES(shared_lock) {
+    struct hak_slab *slab = heap->slabs[size_class];
+    if (slab == NULL) return NULL;
+    void *ptr;
+    hak_slab_take_blocks(slab, &ptr, 1);
+    if (slab->free_count == 0) hak_heap_unlist(heap, slab);
+    hak_count_by_owner(&heap->blocks_out[size_class], 1);
+    return ptr;
+}
+
+void *hak_heap_shared_alloc(unsigned size_class) {
+    void *ptr = NULL;
+    struct hak_slab *slab = NULL;
+    struct hak_heap *heap;
+    do {
+        hak_lock(&shared_lock);
+        heap = shared_heap_locked();
+        if (slab != NULL && hak_load_acq(&slab->owner) == heap) {
+            hak_count_by_owner(&heap->slabs_owned[size_class], 1);
+            hak_heap_list(heap, slab);
+        } /* else a fork in between has set the heap aside, and the slab with it */
+        if (heap != NULL) {
+            hak_remote_collect(heap);
+            ptr = take_one_locked(heap, size_class);
+        }
+        hak_unlock(&shared_lock);
+        /* The OS is not called under the lock. */
+        slab = heap != NULL && ptr == NULL ? hak_slab_take(size_class, heap, hak_heap_tag(heap)) : NULL;
+    } while (slab != NULL);
+    hak_slab_relieve();
+    return ptr;
+}
+
+void hak_heap_shared_flush(void) {
+    hak_lock(&shared_lock);
+    if (shared_heap != NULL) {
+        hak_remote_collect(shared_heap);
+        for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(shared_heap, c);
+    }
+    hak_unlock(&shared_lock);
+}
+
+/* ---- fork and inspection ---------------------------------------------------------------------------------- */
+
+/* The heaps of the parent's other threads are nobody's now. Those that were not being changed are parked, as their
+ * bins stand. The others are left alone: their blocks stay valid, and what is freed into them stays in their inboxes.
+ */
+static void park_orphans_locked(void) HAK_REQUIRES(registry_lock) {
+    parked_heaps = NULL;
+    parked_count = 0;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&parked_with[c], 0);
+    for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) {
+        bool was_parked = heap->parked;
+        heap->parked = false;
+        if (heap == hak_tls_heap || hak_load_rlx(&heap->busy)) continue;
+        hak_or_acqrel(&heap->inbox, HAK_INBOX_PARKED);
+        heap->orphaned = heap->orphaned || !was_parked;
+        parked_insert_locked(heap);
+    }
+}
+
+void hak_heap_fork_child(void) HAK_NO_TSA {
+    hak_lock_reset_in_child(&registry_lock);
+    if (hak_lock_try(&registry_lock)) { /* else this thread was interrupted while it held it */
+        park_orphans_locked();
+        hak_unlock(&registry_lock);
+    }
+    if (hak_lock_reset_in_child(&shared_lock)) shared_heap = NULL;
+}
+
+uint64_t hak_heap_each(void (*visit)(const struct hak_heap *heap, void *data), void *data) {
+    hak_lock(&registry_lock);
+    for (const struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) visit(heap, data);
+    uint64_t parked = parked_count;
+    hak_unlock(&registry_lock);
+    return parked;
+}

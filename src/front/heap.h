@@ -1,0 +1,147 @@
+/* Heaps: what one thread owns. A heap holds the thread's bins, its lists of slabs with free blocks, its outgoing
+ * buffer and its inbox. It outlives its thread: when the thread ends the heap is parked, and the next new thread
+ * takes it over as it is. Heaps are never unmapped, so a stale pointer to one can always be read.
+ *
+ * Three constant or static heaps take the place of tests for special cases:
+ *   empty_heap  where a thread starts: every bin is empty *and* full, so each path goes to the slow one
+ *   dead_heap   where a thread ends: the same, and no heap of its own is ever made again
+ *   the shared heap what threads without one allocate from, under a lock */
+#ifndef HAK_FRONT_HEAP_H
+#define HAK_FRONT_HEAP_H
+
+#include "base/size_class.h"
+#include "base/sync.h"
+#include "pages/region.h"
+#include "stores/slab.h"
+
+/* Blocks of other threads that are held back until there is a batch worth delivering. */
+#define HAK_OUTGOING_MAX 64
+
+/* A bin is a stack of blocks: `top` points one past the topmost, `limit` one past the last slot. The slot below
+ * the first holds HAK_BIN_BOTTOM, which is misaligned as no block is: so malloc fetches a block, and finds out that
+ * there is none, or that somebody freed a misaligned pointer, by one load and one test. */
+#define HAK_BIN_BOTTOM ((void *)1)
+HAK_INLINE bool hak_is_misaligned(const void *ptr) { return ((uintptr_t)ptr & (HAK_MIN_ALIGN - 1)) != 0; }
+struct hak_bin {
+    void **top;
+    void **limit;
+};
+
+/* A bin without slots: empty for malloc and full for free. */
+extern void *hak_null_slots[1]; /* constant: HAK_BIN_BOTTOM */
+#define HAK_NULL_BIN                                                                                                   \
+    { .top = hak_null_slots + 1, .limit = hak_null_slots + 1 }
+
+/* What only the slow path needs to know of a bin. The window is counted in its visits. */
+struct hak_bin_state {
+    void **base;         /* first slot; NULL until the bin is first used */
+    uint16_t capacity;   /* slots */
+    uint16_t filled;     /* blocks in the bin when the last visit ended */
+    uint16_t high_water; /* most blocks that were used up between two visits of this window */
+    uint8_t visits;      /* of this window */
+    uint8_t refills;     /* of this window */
+    bool visited;        /* since the last sweep */
+};
+
+enum hak_heap_kind { HAK_HEAP_REAL, HAK_HEAP_EMPTY, HAK_HEAP_DEAD };
+
+struct hak_heap {
+    /* owner thread only, hot: everything malloc and free touch */
+    struct hak_bin bin[HAK_CLASS_COUNT];
+    size_t first_granule;                                /* of the window that free looks at without asking the root */
+    hak_region_tag *window;                              /* its tags */
+    uint8_t bin_index[HAK_TINY_MAX / HAK_MIN_ALIGN + 1]; /* (size + 15) / 16 -> 2 * class, in units of 8 bytes */
+
+    /* owner thread only */
+    uint8_t kind; /* enum hak_heap_kind; constant */
+    bool shared;  /* the shared heap, now or before a fork; constant */
+    struct hak_bin_state state[HAK_CLASS_COUNT];
+    struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks */
+    size_t capacity_bytes;                   /* that all bins could hold */
+    uint32_t visits;                         /* slow-path visits */
+    size_t outgoing_bytes;
+    uint64_t next_sweep_ms;
+    void *outgoing[HAK_OUTGOING_MAX];
+
+    /* owner thread; read by a forked child, where the owner is gone: 1 while the heap may be half changed */
+    _Atomic bool busy;
+    /* owner thread; read by a forked child: blocks in the outgoing buffer, stored after the block that it counts */
+    _Atomic uint32_t outgoing_count;
+
+    /* written by the owner thread, read by any (statistics): relaxed, each stands for itself */
+    _Atomic uint64_t blocks_out[HAK_CLASS_COUNT]; /* taken from slabs and not put back */
+    _Atomic uint32_t cached[HAK_CLASS_COUNT];     /* of these in bins, as of the last visit */
+    _Atomic uint32_t slabs_owned[HAK_CLASS_COUNT];
+    _Atomic uint64_t served_blocks[2], served_bytes[2]; /* handed to bins: Tiny, Mid */
+    _Atomic uint64_t refills, flushes, grows, shrinks, remote_frees, adopted_slabs;
+
+    /* under the registry lock */
+    struct hak_heap *next; /* all heaps; constant once set */
+    struct hak_heap *next_parked, *prev_parked;
+    bool parked;             /* in the list of parked heaps */
+    bool orphaned;           /* parked by a fork, with blocks still in its bins */
+    uint64_t parked_classes; /* classes with slabs listed, while parked */
+
+    /* any thread: slabs with remote frees to collect, a list through inbox_next; bit 0: the owner is gone */
+    HAK_ALIGNED_LINE _Atomic uintptr_t inbox;
+};
+#define HAK_INBOX_PARKED ((uintptr_t)1)
+
+/* The heap of this thread. One pointer of static TLS is all that hakmem takes (DESIGN section 4). */
+extern _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* The word that the region map holds for a slab of this heap. Never 0; no two heaps have the same. */
+HAK_INLINE uint32_t hak_heap_tag(const struct hak_heap *heap) { return (uint32_t)(uintptr_t)heap; }
+
+/* Around every slow path that changes a heap: a fork by another thread in between leaves the child a heap that it
+ * cannot use. The hits need no mark; cut short anywhere they lose one block at worst. Calls may nest. */
+HAK_INLINE bool hak_heap_enter(struct hak_heap *heap) { return hak_xchg_acqrel(&heap->busy, true); }
+HAK_INLINE void hak_heap_leave(struct hak_heap *heap, bool was_busy) { hak_store_rel(&heap->busy, was_busy); }
+
+/* The calling thread's heap, made or taken over if it has none yet; NULL for a thread that is ending, or when
+ * there is no memory for one: use the shared heap then. */
+struct hak_heap *hak_heap_get(void);
+/* The same, but NULL also where the thread has none yet. */
+struct hak_heap *hak_heap_peek(void);
+
+/* The heap that a thread starts on. */
+struct hak_heap *hak_heap_initial(void);
+
+/* A block of a class from the shared heap; NULL if there is no memory. */
+void *hak_heap_shared_alloc(unsigned size_class);
+/* Collects what was freed into the shared heap, and gives its empty slabs back. */
+void hak_heap_shared_flush(void);
+
+/* Makes free look at the window of `ptr`, a slab of this heap. */
+void hak_heap_look_at(struct hak_heap *heap, const void *ptr);
+
+/* A slab with free blocks in or out of the heap's list. */
+void hak_heap_list(struct hak_heap *heap, struct hak_slab *slab);
+void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab);
+/* Another slab with free blocks of this class, listed: adopted from a parked heap, or a new one. NULL if the
+ * system gives no memory or the limit HAKMEM_SUPERSLABS_MAX is reached. */
+struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class);
+/* Lists a slab that has got free blocks, or gives it back if it is empty and not the last of its class. */
+void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab);
+/* Gives back all slabs of a class that are empty. */
+void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class);
+
+/* Called by a thread that has pushed a slab to the inbox of a parked heap: collects on behalf of nobody. */
+void hak_heap_visit_parked(struct hak_heap *heap);
+
+/* The Tiny (0) and Mid (1) layers as the heaps see them. */
+struct hak_front_stats {
+    uint64_t live_bytes[2], live_blocks[2], cached_bytes[2], served_bytes[2], served_blocks[2];
+    uint64_t threads, heaps_parked, remote_frees, adopted_slabs, refills, flushes, grows, shrinks;
+};
+void hak_front_stats(struct hak_front_stats *out);
+/* Calls `visit` for every heap ever made, under the registry lock. Returns how many are parked. */
+uint64_t hak_heap_each(void (*visit)(const struct hak_heap *heap, void *data), void *data);
+
+/* At unload of the library (or exit): no thread's end calls into it any more. */
+void hak_heap_forget_threads(void);
+void hak_heap_fork_child(void);
+/* Walks the invariants of the calling thread's heap (debug builds and tests). */
+bool hak_heap_check(void);
+
+#endif

@@ -1,0 +1,317 @@
+/* Refill, flush and adaptive size of the bins (tcache.h). Everything here belongs to the calling thread. */
+#include "front/tcache.h"
+
+#include "base/log.h"
+#include "base/options.h"
+#include "base/sys.h"
+#include "front/fork.h"
+#include "front/remote.h"
+#include "pages/meta.h"
+#include "stores/bigcache.h"
+#include "stores/l25.h"
+
+#include <string.h>
+
+/* A window of a bin is this many slow-path visits; this many refills in it make the bin grow. */
+#define WINDOW_VISITS 8
+#define WINDOW_REFILLS 4
+/* Slow-path visits between two looks at the clock. */
+#define CLOCK_VISITS 32
+#define DECAY_INTERVAL_MS 50
+#define SWEEP_INTERVAL_MS 1000
+
+/* ---- bins ---------------------------------------------------------------------------------------------- */
+
+static uint32_t fill_of(const struct hak_heap *heap, unsigned c) {
+    const struct hak_bin_state *state = &heap->state[c];
+    return state->base == NULL ? 0 : (uint32_t)(heap->bin[c].top - state->base);
+}
+
+static uint32_t most_slots(unsigned c) {
+    uint64_t by_bytes = hak_option(TLS_CLASS_BYTES) / hak_class_bytes(c), most = hak_option(TLS_SLOTS_MAX);
+    if (by_bytes < most) most = by_bytes;
+    return most == 0 ? 1 : (uint32_t)most;
+}
+
+static uint32_t least_slots(unsigned c) {
+    uint64_t least = hak_option(TLS_SLOTS_MIN);
+    return least < most_slots(c) ? (uint32_t)least : most_slots(c);
+}
+
+static size_t slots_bytes(uint32_t capacity) { return (capacity + 1) * sizeof(void *); } /* one for the bottom */
+
+/* Gives a bin `capacity` slots, no fewer than it holds blocks. False if there is no memory: it stays as it is. */
+static bool resize_bin(struct hak_heap *heap, unsigned c, uint32_t capacity) {
+    struct hak_bin_state *state = &heap->state[c];
+    uint32_t filled = fill_of(heap, c);
+    void **slots = hak_meta_alloc(slots_bytes(capacity));
+    if (slots == NULL) return false;
+    void **base = slots + 1;
+    base[-1] = HAK_BIN_BOTTOM;
+    if (state->base != NULL) {
+        memcpy(base, state->base, filled * sizeof *base);
+        hak_meta_free(state->base - 1, slots_bytes(state->capacity));
+    }
+    heap->capacity_bytes += ((size_t)capacity - state->capacity) * hak_class_bytes(c);
+    state->base = base;
+    state->capacity = (uint16_t)capacity;
+    heap->bin[c] = (struct hak_bin){.top = base + filled, .limit = base + capacity};
+    return true;
+}
+
+static void log_resize(unsigned c, uint32_t before, uint32_t after, uint32_t high_water) {
+    if (!hak_option(LOG)) return;
+    struct hak_text text = {.used = 0};
+    hak_text_str(&text, "[TLS_CACHE] class ");
+    hak_text_u64(&text, hak_class_bytes(c));
+    hak_text_str(&text, ": ");
+    hak_text_u64(&text, before);
+    hak_text_str(&text, " → ");
+    hak_text_u64(&text, after);
+    hak_text_str(&text, " slots (hwm=");
+    hak_text_u64(&text, high_water);
+    hak_text_str(&text, ")");
+    hak_text_line(&text, 2);
+}
+
+/* Puts the `count` oldest blocks of a bin back into their slabs. */
+static void flush(struct hak_heap *heap, unsigned c, uint32_t count) {
+    void **base = heap->state[c].base;
+    for (uint32_t i = 0; i < count; i++) {
+        struct hak_region region = hak_region_lookup(base[i]);
+        if (hak_unlikely(region.owner != hak_heap_tag(heap))) hak_misuse_late(base[i], HAK_MISUSE_FREE_MEMORY);
+        struct hak_slab *slab = region.descriptor;
+        enum hak_free_result result = hak_slab_put_block(slab, base[i]);
+        if (hak_unlikely(result == HAK_FREE_DOUBLE)) hak_misuse_late(base[i], HAK_MISUSE_DOUBLE_FREE);
+        if (hak_unlikely(result == HAK_FREE_NOT_START)) hak_misuse_late(base[i], HAK_MISUSE_INTERIOR);
+        if (!slab->listed || hak_slab_is_empty(slab)) hak_heap_settle(heap, slab);
+    }
+    uint32_t left = fill_of(heap, c) - count;
+    memmove(base, base + count, left * sizeof *base);
+    heap->bin[c].top = base + left;
+    hak_count_by_owner(&heap->blocks_out[c], -(uint64_t)count);
+}
+
+/* ---- adaptive size -------------------------------------------------------------------------------------- */
+
+static void shrink(struct hak_heap *heap, unsigned c) {
+    struct hak_bin_state *state = &heap->state[c];
+    uint32_t before = state->capacity, after = before / 2;
+    if (after < least_slots(c)) return;
+    if (fill_of(heap, c) > after) flush(heap, c, fill_of(heap, c) - after);
+    if (!resize_bin(heap, c, after)) return;
+    hak_count_by_owner(&heap->shrinks, 1);
+    log_resize(c, before, after, state->high_water);
+}
+
+static void grow(struct hak_heap *heap, unsigned c) {
+    struct hak_bin_state *state = &heap->state[c];
+    uint32_t before = state->capacity, after = before * 2, most = most_slots(c);
+    if (after > most) after = most;
+    if (after <= before) return;
+    if (heap->capacity_bytes + (size_t)(after - before) * hak_class_bytes(c) > hak_option(TLS_BYTES)) return;
+    if (!resize_bin(heap, c, after)) return;
+    hak_count_by_owner(&heap->grows, 1);
+    log_resize(c, before, after, state->high_water);
+}
+
+/* Counts a slow-path visit of a bin, and at the end of a window adapts its size. A refill says that all that the
+ * bin held since the last visit was used up. */
+static void visit(struct hak_heap *heap, unsigned c, bool refill) {
+    struct hak_bin_state *state = &heap->state[c];
+    state->visited = true;
+    state->visits++;
+    if (refill) {
+        state->refills++;
+        if (state->filled > state->high_water) state->high_water = state->filled;
+    }
+    bool grows = state->refills >= WINDOW_REFILLS;
+    if (!grows && state->visits < WINDOW_VISITS) return;
+    if (grows) grow(heap, c);
+    else if (state->high_water < state->capacity / 4) shrink(heap, c);
+    state->visits = state->refills = 0;
+    state->high_water = 0;
+}
+
+static void note_fill(struct hak_heap *heap, unsigned c) {
+    heap->state[c].filled = (uint16_t)fill_of(heap, c);
+    hak_store_rlx(&heap->cached[c], heap->state[c].filled);
+}
+
+/* Bins that nobody visited for a whole interval give half of what they hold back. */
+static void sweep(struct hak_heap *heap) {
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        struct hak_bin_state *state = &heap->state[c];
+        if (state->base != NULL && !state->visited) {
+            flush(heap, c, fill_of(heap, c) - fill_of(heap, c) / 2);
+            shrink(heap, c);
+            hak_heap_give_empty(heap, c);
+            note_fill(heap, c);
+        }
+        state->visited = false;
+    }
+    hak_remote_deliver(heap);
+}
+
+static void decay(struct hak_heap *heap) {
+    static _Atomic uint64_t next_ms; /* any thread: who moves it on does the work; relaxed: publishes nothing */
+    uint64_t now = hak_sys_now_ms(), due = hak_load_rlx(&next_ms);
+    if (now >= heap->next_sweep_ms) {
+        if (heap->next_sweep_ms != 0) sweep(heap);
+        heap->next_sweep_ms = now + SWEEP_INTERVAL_MS;
+    }
+    if (now < due || !hak_cas_acqrel(&next_ms, &due, now + DECAY_INTERVAL_MS)) return;
+    hak_slab_decay(now);
+    hak_l25_decay(now);
+    hak_big_decay(now);
+}
+
+void hak_tcache_tick(void) {
+    hak_fork_check();
+    struct hak_heap *heap = hak_heap_peek();
+    if (heap == NULL || ++heap->visits % CLOCK_VISITS != 0) return;
+    bool was_busy = hak_heap_enter(heap);
+    decay(heap);
+    hak_heap_leave(heap, was_busy);
+}
+
+/* ---- refill and alloc ------------------------------------------------------------------------------------ */
+
+/* Moves blocks from the slabs to the empty bin; returns how many. */
+static uint32_t fill(struct hak_heap *heap, unsigned c) {
+    struct hak_bin *bin = &heap->bin[c];
+    uint32_t want = (uint32_t)(bin->limit - bin->top), got = 0;
+    while (got < want) {
+        struct hak_slab *slab = heap->slabs[c];
+        if (slab == NULL && got == 0) slab = hak_heap_more(heap, c);
+        if (slab == NULL) break;
+        uint32_t n = hak_slab_take_blocks(slab, bin->top, want - got);
+        bin->top += n;
+        got += n;
+        if (slab->free_count == 0) hak_heap_unlist(heap, slab);
+    }
+    unsigned layer = c >= HAK_TINY_CLASSES;
+    hak_count_by_owner(&heap->blocks_out[c], got);
+    hak_count_by_owner(&heap->served_blocks[layer], got);
+    hak_count_by_owner(&heap->served_bytes[layer], (uint64_t)got * hak_class_bytes(c));
+    return got;
+}
+
+/* Where not even the slots of a bin can be had, a block comes straight from a slab. */
+static void *take_without_bin(struct hak_heap *heap, unsigned c) {
+    struct hak_slab *slab = heap->slabs[c];
+    if (slab == NULL) slab = hak_heap_more(heap, c);
+    if (slab == NULL) return NULL;
+    void *ptr;
+    hak_slab_take_blocks(slab, &ptr, 1);
+    if (slab->free_count == 0) hak_heap_unlist(heap, slab);
+    hak_count_by_owner(&heap->blocks_out[c], 1);
+    return ptr;
+}
+
+static void *refill(struct hak_heap *heap, unsigned c) {
+    hak_remote_collect(heap);
+    if (heap->state[c].base == NULL && !resize_bin(heap, c, least_slots(c))) return take_without_bin(heap, c);
+    visit(heap, c, true);
+    fill(heap, c);
+    hak_count_by_owner(&heap->refills, 1);
+    note_fill(heap, c);
+    hak_slab_relieve();
+    if (fill_of(heap, c) == 0) return NULL; /* not what was filled just now: a bin may have been prewarmed */
+    void *ptr = *--heap->bin[c].top;
+    if (heap->window == NULL) hak_heap_look_at(heap, ptr);
+    return ptr;
+}
+
+void *hak_tcache_alloc(unsigned c) {
+    struct hak_heap *heap = hak_tls_heap;
+    void *ptr = heap->bin[c].top[-1];
+    if (hak_likely(!hak_is_misaligned(ptr))) {
+        heap->bin[c].top--;
+        return ptr;
+    }
+    if (hak_unlikely(ptr != HAK_BIN_BOTTOM)) hak_misuse_late(ptr, HAK_MISUSE_INTERIOR);
+    hak_tcache_tick();
+    heap = hak_heap_get();
+    if (heap == NULL) return hak_heap_shared_alloc(c);
+    bool was_busy = hak_heap_enter(heap);
+    ptr = refill(heap, c);
+    hak_heap_leave(heap, was_busy);
+    return ptr;
+}
+
+/* ---- free and flush -------------------------------------------------------------------------------------- */
+
+static void free_local(struct hak_heap *heap, void *ptr, struct hak_slab *slab, const char *function) {
+    unsigned c = slab->size_class;
+    struct hak_bin *bin = &heap->bin[c];
+    if (hak_unlikely(hak_slab_index(slab, ptr) == HAK_NO_BLOCK)) hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
+    if (hak_unlikely(bin->top[-1] == ptr)) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
+    hak_heap_look_at(heap, ptr);
+    if (bin->top == bin->limit) {
+        hak_tcache_tick();
+        if (heap->state[c].base == NULL && !resize_bin(heap, c, least_slots(c))) {
+            if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
+            hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
+            hak_heap_settle(heap, slab);
+            return;
+        }
+        visit(heap, c, false);
+        uint32_t filled = fill_of(heap, c);
+        if (bin->top == bin->limit) flush(heap, c, filled - filled / 2);
+        hak_count_by_owner(&heap->flushes, 1);
+        note_fill(heap, c);
+        hak_slab_relieve();
+    }
+    *bin->top++ = ptr;
+}
+
+void hak_tcache_free(void *ptr, const struct hak_region *region, const char *function) {
+    hak_fork_check();
+    struct hak_heap *heap = hak_heap_get();
+    if (heap == NULL) {
+        hak_remote_free_now(ptr);
+        hak_slab_relieve();
+        return;
+    }
+    if (region->owner != hak_heap_tag(heap)) {
+        hak_remote_free(heap, ptr, hak_class_bytes(region->kind / 2));
+        return;
+    }
+    bool was_busy = hak_heap_enter(heap);
+    free_local(heap, ptr, region->descriptor, function);
+    hak_heap_leave(heap, was_busy);
+}
+
+void hak_tcache_flush_all(struct hak_heap *heap) {
+    bool was_busy = hak_heap_enter(heap);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        if (heap->state[c].base == NULL) continue;
+        flush(heap, c, fill_of(heap, c));
+        hak_heap_give_empty(heap, c);
+        note_fill(heap, c);
+    }
+    hak_remote_deliver(heap);
+    hak_remote_collect(heap);
+    hak_heap_leave(heap, was_busy);
+}
+
+void hak_tcache_prewarm(struct hak_heap *heap) {
+    unsigned classes = (unsigned)hak_option(PREWARM);
+    for (unsigned c = 0; c < classes; c++) {
+        if (heap->state[c].base == NULL && !resize_bin(heap, c, least_slots(c))) return;
+        fill(heap, c);
+        note_fill(heap, c);
+    }
+}
+
+void hak_tcache_drop_bins(struct hak_heap *heap) {
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        struct hak_bin_state *state = &heap->state[c];
+        if (state->base == NULL) continue;
+        hak_meta_free(state->base - 1, slots_bytes(state->capacity));
+        *state = (struct hak_bin_state){.base = NULL};
+        heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
+    }
+    heap->capacity_bytes = 0;
+}

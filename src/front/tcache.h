@@ -1,0 +1,24 @@
+/* The thread cache: bins of a heap, filled from slabs and flushed to them many blocks at a time, and their
+ * adaptive size. Slow paths only; the hits are inlined in the router. */
+#ifndef HAK_FRONT_TCACHE_H
+#define HAK_FRONT_TCACHE_H
+
+#include "front/heap.h"
+
+/* A block of the class for the calling thread, from its bin if there is one. NULL if there is no memory. */
+void *hak_tcache_alloc(unsigned size_class);
+/* Frees a block whose region entry says `slab`: into the bin if the slab is this thread's, else to its owner.
+ * `function` names the caller in a misuse report. */
+void hak_tcache_free(void *ptr, const struct hak_region *region, const char *function);
+
+/* Everything cached goes down: bins to the slabs, outgoing blocks to their owners. */
+void hak_tcache_flush_all(struct hak_heap *heap);
+/* Fills the bins of the smallest classes (HAKMEM_PREWARM). */
+void hak_tcache_prewarm(struct hak_heap *heap);
+/* Frees the slots of all bins, which are empty. */
+void hak_tcache_drop_bins(struct hak_heap *heap);
+
+/* To be called on every slow path: watches for a fork, and now and then for what is due by age. */
+void hak_tcache_tick(void);
+
+#endif

@@ -1,0 +1,177 @@
+/* Slab records and their bitmaps (slab.h). Memory for the blocks comes from superslab.c. The owner's bitmap needs
+ * no lock, the remote one is atomic; the record lists have one. */
+#include "stores/slab.h"
+
+#include "base/size_class.h"
+#include "pages/meta.h"
+#include "pages/region.h"
+#include "stores/superslab.h"
+
+#include <string.h>
+
+/* Records at rest, by class. Shares the rank of the pool lock; the two are never held together. */
+static struct hak_lock records_lock = HAK_LOCK_INIT(HAK_RANK_SLABS);
+static struct hak_slab *records[HAK_CLASS_COUNT] HAK_GUARDED_BY(records_lock);
+
+/* ---- records ------------------------------------------------------------------------------------------- */
+
+static struct hak_slab *new_record(unsigned size_class) {
+    uint32_t block_bytes = hak_class_bytes(size_class);
+    unsigned slabs = hak_class_slabs(size_class);
+    uint32_t blocks = (uint32_t)(slabs * HAK_SLAB_BYTES / block_bytes), words = (blocks + 63) / 64;
+    size_t head = sizeof(struct hak_slab) + 2 * words * sizeof(uint64_t);
+    struct hak_slab *slab = hak_meta_alloc(head + (HAK_EXACT ? blocks * sizeof(uint32_t) : 0));
+    if (slab == NULL) return NULL;
+    slab->block_bytes = block_bytes;
+    slab->reciprocal = ((uint64_t)1 << 32) / (block_bytes >> HAK_MIN_ALIGN_SHIFT) + 1;
+    slab->blocks = (uint16_t)blocks;
+    slab->words = (uint16_t)words;
+    slab->size_class = (uint8_t)size_class;
+    slab->slabs = (uint8_t)slabs;
+    if (HAK_EXACT) slab->request = (_Atomic uint32_t *)(void *)((char *)slab + head);
+    return slab;
+}
+
+static struct hak_slab *take_record(unsigned size_class) {
+    hak_lock(&records_lock);
+    struct hak_slab *slab = records[size_class];
+    if (slab != NULL) records[size_class] = slab->next;
+    hak_unlock(&records_lock);
+    return slab != NULL ? slab : new_record(size_class);
+}
+
+static void give_record(struct hak_slab *slab) {
+    hak_lock(&records_lock);
+    slab->next = records[slab->size_class];
+    records[slab->size_class] = slab;
+    hak_unlock(&records_lock);
+}
+
+static void fill_bitmaps(struct hak_slab *slab) {
+    uint64_t *free_bits = hak_slab_free_bits(slab);
+    unsigned tail = slab->blocks % 64;
+    for (uint32_t w = 0; w < slab->words; w++) free_bits[w] = UINT64_MAX;
+    if (tail != 0) free_bits[slab->words - 1] = UINT64_MAX >> (64 - tail);
+    slab->free_count = slab->blocks;
+    slab->first_word = 0;
+}
+
+/* ---- take and give ------------------------------------------------------------------------------------- */
+
+static size_t slab_bytes(const struct hak_slab *slab) { return slab->slabs * HAK_SLAB_BYTES; }
+
+void hak_slab_adopt(struct hak_slab *slab, void *owner, uint32_t owner_tag) {
+    /* release: a thread that delivers to the new owner's inbox sees the record as it is now (inbox_push) */
+    hak_store_rel(&slab->owner, owner);
+    hak_region_set(slab->base, slab_bytes(slab), owner_tag, 2U * slab->size_class, slab);
+}
+
+struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_tag) {
+    struct hak_slab *slab = take_record(size_class);
+    if (slab == NULL) return NULL;
+    struct hak_slab_run run = hak_superslab_take(slab->slabs);
+    if (run.ptr == NULL) {
+        give_record(slab);
+        return NULL;
+    }
+    slab->base = run.ptr;
+    slab->superslab = run.superslab;
+    slab->first_slab = (uint8_t)run.first;
+    slab->listed = false;
+    slab->next = slab->prev = NULL;
+    fill_bitmaps(slab);
+    hak_slab_adopt(slab, owner, owner_tag);
+    return slab;
+}
+
+void hak_slab_give(struct hak_slab *slab) {
+    hak_assert(hak_slab_is_empty(slab) && !slab->listed);
+    hak_region_set(slab->base, slab_bytes(slab), 0, HAK_KIND_FREE_SLAB, NULL);
+    /* Here and not when it is taken: a fresh record is zero, and its pages need not be touched. */
+    if (HAK_EXACT) memset((void *)slab->request, 0, slab->blocks * sizeof *slab->request);
+    hak_store_rel(&slab->owner, NULL); /* pairs with the acquire of a late delivery (inbox_push) */
+    hak_superslab_give(slab->superslab, slab->first_slab, slab->slabs);
+    give_record(slab);
+}
+
+void hak_slab_relieve(void) { hak_superslab_relieve(); }
+void hak_slab_decay(uint64_t now_ms) { hak_superslab_decay(now_ms); }
+size_t hak_slab_purge_all(void) { return hak_superslab_purge_all(); }
+
+/* ---- blocks -------------------------------------------------------------------------------------------- */
+
+uint32_t hak_slab_take_blocks(struct hak_slab *slab, void **out, uint32_t count) {
+    uint64_t *free_bits = hak_slab_free_bits(slab);
+    if (count > slab->free_count) count = slab->free_count;
+    uint32_t w = slab->first_word;
+    for (uint32_t taken = 0; taken < count;) {
+        while (free_bits[w] == 0) w++;
+        char *word_base = slab->base + (size_t)w * 64 * slab->block_bytes;
+        uint64_t bits = free_bits[w];
+        for (; bits != 0 && taken < count; bits &= bits - 1)
+            out[count - ++taken] = word_base + (size_t)__builtin_ctzll(bits) * slab->block_bytes;
+        free_bits[w] = bits;
+    }
+    slab->first_word = (uint16_t)w;
+    slab->free_count -= count;
+    return count;
+}
+
+enum hak_free_result hak_slab_put_block(struct hak_slab *slab, const void *ptr) {
+    uint32_t index = hak_slab_index(slab, ptr);
+    if (hak_unlikely(index == HAK_NO_BLOCK)) return HAK_FREE_NOT_START;
+    uint32_t w = index / 64;
+    uint64_t bit = (uint64_t)1 << (index % 64), *word = &hak_slab_free_bits(slab)[w];
+    if (hak_unlikely((*word & bit) != 0)) return HAK_FREE_DOUBLE;
+    *word |= bit;
+    slab->free_count++;
+    if (w < slab->first_word) slab->first_word = (uint16_t)w;
+    return HAK_FREE_OK;
+}
+
+uint32_t hak_slab_collect(struct hak_slab *slab) {
+    uint64_t *free_bits = hak_slab_free_bits(slab);
+    _Atomic uint64_t *remote = hak_slab_remote_bits(slab);
+    for (uint32_t w = slab->words; w-- > 0;) {
+        if (hak_load_rlx(&remote[w]) == 0) continue;
+        /* acquire: pairs with the release in hak_slab_put_remote; the freeing threads' use of the blocks is over */
+        uint64_t freed = hak_xchg_acqrel(&remote[w], 0), twice = freed & free_bits[w];
+        if (hak_unlikely(twice != 0)) return w * 64 + (uint32_t)__builtin_ctzll(twice);
+        free_bits[w] |= freed;
+        slab->free_count += (uint32_t)__builtin_popcountll(freed);
+        if (w < slab->first_word) slab->first_word = (uint16_t)w;
+    }
+    return HAK_NO_BLOCK;
+}
+
+uint64_t hak_slab_put_remote(struct hak_slab *slab, uint32_t word, uint64_t bits) {
+    /* release: the caller's use of the blocks happens before the owner hands them out again (hak_slab_collect) */
+    return hak_or_acqrel(&hak_slab_remote_bits(slab)[word], bits) & bits;
+}
+
+/* ---- inspection ---------------------------------------------------------------------------------------- */
+
+struct hak_slab_stats hak_slab_stats(void) {
+    struct hak_superslab_stats pool = hak_superslab_stats();
+    return (struct hak_slab_stats){.superslabs = pool.superslabs,
+                                   .slabs_used = pool.slabs_used,
+                                   .mapped_bytes = pool.superslabs * HAK_SUPERSLAB_BYTES,
+                                   .dirty_bytes = pool.dirty_bytes,
+                                   .purged_bytes = pool.purged_bytes};
+}
+
+void hak_slab_fork_child(void) HAK_NO_TSA {
+    hak_superslab_fork_child();
+    if (!hak_lock_reset_in_child(&records_lock)) return;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) records[c] = NULL;
+}
+
+bool hak_slab_check(struct hak_slab *slab) {
+    uint32_t count = 0;
+    for (uint32_t w = 0; w < slab->words; w++) {
+        uint64_t bits = hak_slab_free_bits(slab)[w];
+        if (w < slab->first_word && bits != 0) return false;
+        count += (uint32_t)__builtin_popcountll(bits);
+    }
+    return count == slab->free_count && count <= slab->blocks;
+}

@@ -1,0 +1,306 @@
+/* The pool of superslabs (superslab.h). Lists by longest free run make every take a few instructions; a queue in
+ * the order in which superslabs became dirty says what to purge first. While a range is being purged its granules
+ * are neither free nor used: nobody can take them, and the lock need not be held. */
+#include "stores/superslab.h"
+
+#include "base/options.h"
+#include "base/sync.h"
+#include "base/sys.h"
+#include "pages/meta.h"
+#include "pages/pages.h"
+#include "pages/region.h"
+
+#define ALL_SLABS UINT32_MAX
+/* Lists for a longest free run of 1, 2-3, 4-7, 8-31 and all 32 granules. */
+#define LISTS 5
+#define EMPTY_LIST (LISTS - 1)
+
+struct link {
+    struct hak_superslab *next, *prev;
+};
+
+/* All fields but the first two under the pool lock. */
+struct hak_superslab {
+    char *base;          /* constant after init */
+    uint32_t generation; /* constant after init: of the pool that it belongs to */
+    uint32_t free_mask;  /* a fresh superslab has all 32 bits set */
+    uint32_t dirty_mask;
+    uint8_t list; /* index, or LISTS: in none (full) */
+    bool in_dirty_queue;
+    uint64_t dirty_since_ms; /* when it joined the queue */
+    uint64_t empty_since_ms; /* when its last slab came back */
+    struct link run, dirty;
+};
+
+static struct hak_lock pool_lock = HAK_LOCK_INIT(HAK_RANK_SLABS);
+static struct {
+    struct hak_superslab *lists[LISTS];
+    struct hak_superslab *dirty_first, *dirty_last;
+    uint32_t generation; /* grows when a forked child sets the pool aside */
+    uint32_t empty_count;
+    uint64_t superslabs, slabs_used, dirty_slabs;
+} pool HAK_GUARDED_BY(pool_lock);
+static _Atomic uint64_t purged_bytes; /* any thread; relaxed: a counter */
+/* Set under the lock when there is more dirty memory than the budget allows; read without it. Relaxed: a hint. */
+static _Atomic bool over_budget;
+
+/* ---- masks --------------------------------------------------------------------------------------------- */
+
+/* The granules at which a run of `slabs` set bits starts. */
+static uint32_t run_starts(uint32_t mask, unsigned slabs) {
+    for (unsigned have = 1; have < slabs; have *= 2) mask &= mask >> have;
+    return mask;
+}
+
+static uint32_t run_mask(unsigned first, unsigned slabs) { return (ALL_SLABS >> (32 - slabs)) << first; }
+
+static uint8_t list_for(uint32_t free_mask) {
+    if (free_mask == ALL_SLABS) return EMPTY_LIST;
+    for (uint8_t list = 4; list > 0; list--)
+        if (run_starts(free_mask, 1U << (list - 1)) != 0) return (uint8_t)(list - 1);
+    return LISTS;
+}
+
+/* ---- lists --------------------------------------------------------------------------------------------- */
+
+static void relist_locked(struct hak_superslab *s) HAK_REQUIRES(pool_lock) {
+    uint8_t list = list_for(s->free_mask);
+    if (list == s->list) return;
+    if (s->list != LISTS) {
+        if (s->run.prev != NULL) s->run.prev->run.next = s->run.next;
+        else pool.lists[s->list] = s->run.next;
+        if (s->run.next != NULL) s->run.next->run.prev = s->run.prev;
+    }
+    pool.empty_count -= s->list == EMPTY_LIST;
+    pool.empty_count += list == EMPTY_LIST;
+    s->list = list;
+    if (list == LISTS) return;
+    s->run = (struct link){.next = pool.lists[list], .prev = NULL};
+    if (s->run.next != NULL) s->run.next->run.prev = s;
+    pool.lists[list] = s;
+}
+
+static void dirty_push_locked(struct hak_superslab *s) HAK_REQUIRES(pool_lock) {
+    if (s->in_dirty_queue || s->dirty_mask == 0) return;
+    s->in_dirty_queue = true;
+    s->dirty_since_ms = hak_sys_now_ms();
+    s->dirty = (struct link){.next = NULL, .prev = pool.dirty_last};
+    if (pool.dirty_last != NULL) pool.dirty_last->dirty.next = s;
+    else pool.dirty_first = s;
+    pool.dirty_last = s;
+}
+
+static void dirty_remove_locked(struct hak_superslab *s) HAK_REQUIRES(pool_lock) {
+    if (!s->in_dirty_queue) return;
+    s->in_dirty_queue = false;
+    if (s->dirty.prev != NULL) s->dirty.prev->dirty.next = s->dirty.next;
+    else pool.dirty_first = s->dirty.next;
+    if (s->dirty.next != NULL) s->dirty.next->dirty.prev = s->dirty.prev;
+    else pool.dirty_last = s->dirty.prev;
+}
+
+static void set_dirty_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRES(pool_lock) {
+    pool.dirty_slabs += (uint64_t)__builtin_popcount(mask) - (uint64_t)__builtin_popcount(s->dirty_mask);
+    s->dirty_mask = mask;
+    if (mask == 0) dirty_remove_locked(s);
+    else dirty_push_locked(s);
+}
+
+static uint64_t budget_slabs_locked(void) HAK_REQUIRES(pool_lock) {
+    uint64_t fixed = hak_option(RETAIN_BYTES) / HAK_SLAB_BYTES;
+    uint64_t share = pool.slabs_used * hak_option(RETAIN_PERCENT) / 100;
+    return fixed > share ? fixed : share;
+}
+
+/* ---- take and give ------------------------------------------------------------------------------------- */
+
+static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned slabs) HAK_REQUIRES(pool_lock) {
+    /* What is dirty is resident already: using it first keeps RSS down. */
+    uint32_t starts = run_starts(s->dirty_mask, slabs);
+    if (starts == 0) starts = run_starts(s->free_mask, slabs);
+    unsigned first = (unsigned)__builtin_ctz(starts);
+    uint32_t mask = run_mask(first, slabs);
+    s->free_mask &= ~mask;
+    set_dirty_locked(s, s->dirty_mask & ~mask);
+    relist_locked(s);
+    pool.slabs_used += slabs;
+    return (struct hak_slab_run){.ptr = s->base + first * HAK_SLAB_BYTES, .superslab = s, .first = first};
+}
+
+static struct hak_slab_run take_any_locked(unsigned slabs) HAK_REQUIRES(pool_lock) {
+    for (unsigned list = (unsigned)__builtin_ctz(slabs); list < LISTS; list++)
+        if (pool.lists[list] != NULL) return take_from_locked(pool.lists[list], slabs);
+    return (struct hak_slab_run){.ptr = NULL};
+}
+
+static struct hak_superslab *map_superslab(void) {
+    struct hak_superslab *s = hak_meta_alloc(sizeof *s);
+    if (s == NULL) return NULL;
+    s->base = hak_pages_map(HAK_SUPERSLAB_BYTES, HAK_SUPERSLAB_BYTES, NULL);
+    if (s->base != NULL && hak_region_reserve(s->base, HAK_SUPERSLAB_BYTES)) {
+        hak_region_set(s->base, HAK_SUPERSLAB_BYTES, 0, HAK_KIND_FREE_SLAB, NULL);
+        return s;
+    }
+    if (s->base != NULL) hak_pages_unmap(s->base, HAK_SUPERSLAB_BYTES);
+    hak_meta_free(s, sizeof *s);
+    return NULL;
+}
+
+struct hak_slab_run hak_superslab_take(unsigned slabs) {
+    hak_lock(&pool_lock);
+    struct hak_slab_run run = take_any_locked(slabs);
+    hak_unlock(&pool_lock);
+    if (run.ptr != NULL) return run;
+
+    struct hak_superslab *fresh = map_superslab();
+    if (fresh == NULL) return run;
+    hak_lock(&pool_lock);
+    fresh->generation = pool.generation;
+    fresh->list = LISTS;
+    fresh->free_mask = ALL_SLABS;
+    pool.superslabs++;
+    run = take_from_locked(fresh, slabs);
+    hak_unlock(&pool_lock);
+    return run;
+}
+
+void hak_superslab_give(struct hak_superslab *s, unsigned first, unsigned slabs) {
+    uint32_t mask = run_mask(first, slabs);
+    hak_lock(&pool_lock);
+    bool ours = s->generation == pool.generation; /* else a fork has set it aside */
+    if (ours) {
+        hak_assert((s->free_mask & mask) == 0);
+        s->free_mask |= mask;
+        pool.slabs_used -= slabs;
+        if (s->free_mask == ALL_SLABS) s->empty_since_ms = hak_sys_now_ms();
+        set_dirty_locked(s, s->dirty_mask | mask);
+        relist_locked(s);
+        if (pool.dirty_slabs > budget_slabs_locked()) hak_store_rlx(&over_budget, true);
+    }
+    hak_unlock(&pool_lock);
+    if (!ours) hak_pages_purge(s->base + first * HAK_SLAB_BYTES, slabs * HAK_SLAB_BYTES);
+}
+
+/* ---- giving back to the system -------------------------------------------------------------------------- */
+
+/* Purges the runs of `mask`; returns the granules that still hold data, because the system refused. */
+static uint32_t purge_runs(struct hak_superslab *s, uint32_t mask) {
+    uint32_t refused = 0;
+    while (mask != 0) {
+        unsigned first = (unsigned)__builtin_ctz(mask);
+        uint32_t rest = ~(mask >> first);
+        unsigned slabs = rest == 0 ? 32 : (unsigned)__builtin_ctz(rest);
+        uint32_t run = run_mask(first, slabs);
+        if (hak_pages_purge(s->base + first * HAK_SLAB_BYTES, slabs * HAK_SLAB_BYTES))
+            hak_add_rlx(&purged_bytes, slabs * HAK_SLAB_BYTES);
+        else refused |= run;
+        mask &= ~run;
+    }
+    return refused;
+}
+
+/* Purges the superslab that has been dirty longest: `by_age` if it became dirty at `latest_ms` or before, else if
+ * the budget is exceeded. Returns the bytes given back; `*again` says whether another may follow. */
+static size_t purge_oldest(uint64_t latest_ms, bool by_age, bool *again) {
+    *again = false;
+    hak_lock(&pool_lock);
+    struct hak_superslab *s = pool.dirty_first;
+    bool due = s != NULL && (by_age ? s->dirty_since_ms <= latest_ms : pool.dirty_slabs > budget_slabs_locked());
+    if (!due) {
+        if (!by_age) hak_store_rlx(&over_budget, false);
+        hak_unlock(&pool_lock);
+        return 0;
+    }
+    uint32_t mask = s->dirty_mask;
+    s->free_mask &= ~mask;
+    set_dirty_locked(s, 0);
+    relist_locked(s);
+    hak_unlock(&pool_lock);
+
+    uint32_t refused = purge_runs(s, mask);
+
+    hak_lock(&pool_lock);
+    if (s->generation == pool.generation) {
+        s->free_mask |= mask;
+        /* What was refused stays dirty, at the end of the queue; a loop must not meet it again at once. */
+        set_dirty_locked(s, s->dirty_mask | refused);
+        relist_locked(s);
+    }
+    hak_unlock(&pool_lock);
+    *again = refused == 0;
+    return (size_t)__builtin_popcount(mask & ~refused) * HAK_SLAB_BYTES;
+}
+
+/* Unmaps one superslab that has been empty since `latest_ms` or before; keeps `keep` of them. */
+static bool unmap_one(uint64_t latest_ms, uint32_t keep) {
+    struct hak_superslab *s = NULL;
+    hak_lock(&pool_lock);
+    if (pool.empty_count > keep)
+        for (s = pool.lists[EMPTY_LIST]; s != NULL && s->empty_since_ms > latest_ms;) s = s->run.next;
+    if (s != NULL) {
+        s->free_mask = 0;
+        set_dirty_locked(s, 0);
+        relist_locked(s);
+        pool.superslabs--;
+    }
+    hak_unlock(&pool_lock);
+    if (s == NULL) return false;
+    hak_region_clear(s->base, HAK_SUPERSLAB_BYTES);
+    hak_pages_unmap(s->base, HAK_SUPERSLAB_BYTES);
+    hak_meta_free(s, sizeof *s);
+    return true;
+}
+
+void hak_superslab_relieve(void) {
+    bool again = hak_load_rlx(&over_budget) && !hak_pages_purge_is_refused();
+    while (again) purge_oldest(0, false, &again);
+}
+
+void hak_superslab_decay(uint64_t now_ms) {
+    uint64_t purge_delay = hak_option(PURGE_DELAY_MS), unmap_delay = hak_option(UNMAP_DELAY_MS);
+    bool again = now_ms >= purge_delay;
+    while (again) purge_oldest(now_ms - purge_delay, true, &again);
+    while (now_ms >= unmap_delay && unmap_one(now_ms - unmap_delay, 1)) continue;
+}
+
+size_t hak_superslab_purge_all(void) {
+    size_t bytes = 0;
+    bool again = true;
+    while (again) bytes += purge_oldest(UINT64_MAX, true, &again);
+    while (unmap_one(UINT64_MAX, 0)) continue;
+    return bytes;
+}
+
+/* ---- inspection ---------------------------------------------------------------------------------------- */
+
+struct hak_superslab_stats hak_superslab_stats(void) {
+    hak_lock(&pool_lock);
+    struct hak_superslab_stats stats = {
+        .superslabs = pool.superslabs, .slabs_used = pool.slabs_used, .dirty_bytes = pool.dirty_slabs * HAK_SLAB_BYTES};
+    hak_unlock(&pool_lock);
+    stats.purged_bytes = hak_load_rlx(&purged_bytes);
+    return stats;
+}
+
+void hak_superslab_fork_child(void) HAK_NO_TSA {
+    if (!hak_lock_reset_in_child(&pool_lock)) return;
+    for (unsigned i = 0; i < LISTS; i++) pool.lists[i] = NULL;
+    pool.dirty_first = pool.dirty_last = NULL;
+    pool.generation++;
+    pool.empty_count = 0;
+    pool.superslabs = pool.slabs_used = pool.dirty_slabs = 0;
+}
+
+bool hak_superslab_check(void) {
+    bool good = true;
+    uint64_t dirty = 0;
+    hak_lock(&pool_lock);
+    for (unsigned list = 0; list < LISTS; list++)
+        for (struct hak_superslab *s = pool.lists[list]; s != NULL; s = s->run.next)
+            good = good && s->list == list && list_for(s->free_mask) == list && (s->dirty_mask & ~s->free_mask) == 0;
+    for (struct hak_superslab *s = pool.dirty_first; s != NULL; s = s->dirty.next)
+        dirty += (uint64_t)__builtin_popcount(s->dirty_mask);
+    good = good && dirty == pool.dirty_slabs;
+    hak_unlock(&pool_lock);
+    return good;
+}

@@ -1,0 +1,80 @@
+#!/usr/bin/env bats
+# What a process says of itself at its end, as other programs read it.
+
+setup() {
+    lib=$HAK_BUILD/libhakmem.so
+    dir=$(mktemp -d)
+    export PYTHONMALLOC=malloc
+}
+
+teardown() {
+    rm -rf "$dir"
+}
+
+# A program that allocates in each layer, keeps some of it, and writes nothing.
+program='blocks = [bytes(n) for n in (100, 20000, 200000, 3000000) for i in range(10)]'
+
+@test "HAKMEM_STATS=json prints one JSON object with every layer on stderr" {
+    HAKMEM_STATS=json LD_PRELOAD=$lib /usr/bin/python3 -c "$program" 2>"$dir/err"
+    [ "$(wc -l <"$dir/err")" -eq 1 ]
+    jq -e '.version == 1 and .program == "python3" and (.pid | type == "number")' "$dir/err"
+    jq -e '.layers | keys == ["big", "l25", "mid", "tiny"]' "$dir/err"
+    jq -e '[.layers[] | .served_blocks > 0 and .served_bytes >= .served_blocks] | all' "$dir/err"
+    jq -e '[.layers[][], (del(.layers, .program) | .[])] | all(type == "number" and . >= 0)' "$dir/err"
+    jq -e '.layers.l25.served_bytes >= 2000000 and .layers.big.served_blocks >= 10' "$dir/err"
+}
+
+@test "the JSON has the fields of struct hak_stats, in its order" {
+    HAKMEM_STATS=json LD_PRELOAD=$lib /usr/bin/python3 -c "$program" 2>"$dir/err"
+    fields() { # STRUCT TYPE: the names of its fields of that type
+        sed -n "/^struct $1 {/,/^}/p" "$HAK_ROOT/include/hakmem.h" | sed -nE "s/^ *$2 ([a-z0-9_]+);.*/\1/p"
+    }
+    diff <(fields hak_layer_stats uint64_t) <(jq -r '.layers.tiny | keys_unsorted[]' "$dir/err")
+    diff <(echo version; echo pid; echo program; echo layers; fields hak_stats uint64_t) \
+        <(jq -r 'keys_unsorted[]' "$dir/err")
+}
+
+@test "HAKMEM_STATS=1 prints text, each line with the head" {
+    HAKMEM_STATS=1 LD_PRELOAD=$lib /usr/bin/python3 -c "$program" 2>"$dir/err"
+    grep -qE '^hakmem\[[0-9]+ python3\]: tiny( +[0-9]+){7}$' "$dir/err"
+    grep -qE '^hakmem\[[0-9]+ python3\]: big( +[0-9]+){7}$' "$dir/err"
+    [ "$(grep -cvE '^hakmem\[[0-9]+ python3\]: ' "$dir/err")" -eq 0 ]
+}
+
+@test "without the option nothing is printed" {
+    LD_PRELOAD=$lib /usr/bin/python3 -c "$program" 2>"$dir/err"
+    [ ! -s "$dir/err" ]
+}
+
+@test "HAKMEM_STATS_FILE gets one line per process of a tree, each of them whole" {
+    HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib /usr/bin/python3 -c '
+import subprocess, sys
+children = [subprocess.Popen([sys.executable, "-c", "x = bytes(3000000)"]) for i in range(20)]
+sys.exit(max(child.wait() for child in children))' 2>"$dir/err"
+    [ ! -s "$dir/err" ]
+    [ "$(wc -l <"$dir/lines")" -eq 21 ]
+    [ "$(jq -s 'map(.pid) | unique | length' "$dir/lines")" -eq 21 ]
+    [ "$(jq -s 'map(select(.layers.big.served_blocks >= 1)) | length' "$dir/lines")" -ge 20 ]
+}
+
+@test "a program that has closed its standard error still prints there, and leaves its line in the file" {
+    HAKMEM_STATS=json HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib /usr/bin/python3 -c '
+import os
+os.close(2)' 2>"$dir/err"
+    [ "$(jq -r .program "$dir/err")" = python3 ]
+    [ "$(jq -r .program "$dir/lines")" = python3 ]
+}
+
+@test "HAKMEM_HELP=1 prints a line per option of the table" {
+    HAKMEM_HELP=1 LD_PRELOAD=$lib /usr/bin/python3 -c "" 2>"$dir/err"
+    options=$(grep -c '^HAK_OPTION(' "$HAK_ROOT/src/base/options.def")
+    [ "$(wc -l <"$dir/err")" -eq $((options + 1)) ]
+    [ "$(grep -cE '^hakmem\[[0-9]+ python3\]: HAKMEM_[A-Z0-9_]+ +(bool|number|text) ' "$dir/err")" -eq "$options" ]
+}
+
+@test "an unknown option is answered with the nearest one, a bad value with the value used" {
+    HAKMEM_STAT=1 HAKMEM_PREWARM=99 LD_PRELOAD=$lib /usr/bin/python3 -c "" 2>"$dir/err"
+    [ "$(wc -l <"$dir/err")" -eq 2 ]
+    grep -qE '^hakmem\[[0-9]+ [^]]+\]: HAKMEM_STAT is not an option and ignored; the nearest one is HAKMEM_STATS$' "$dir/err"
+    grep -qE '^hakmem\[[0-9]+ [^]]+\]: HAKMEM_PREWARM="99" is out of range 0\.\.16; used: 16$' "$dir/err"
+}

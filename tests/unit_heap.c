@@ -1,0 +1,363 @@
+/* Heaps: parked when their thread ends, taken over by the next, adopted from slab by slab; remote frees collected, and
+ * a second one found; the limit per class. Each test has a process of its own. */
+#include "support/prefixed.h"
+
+#include <sys/mman.h>
+
+#include "base/options.h"
+#include "front/heap.h"
+#include "front/remote.h"
+#include "front/tcache.h"
+
+#define CLASS_1024 (HAK_TINY_CLASSES - 1)
+#define PER_SLAB 64
+
+static void *take(unsigned c) {
+    void *ptr = hak_tcache_alloc(c);
+    must(ptr != NULL);
+    return ptr;
+}
+
+static void give(void *ptr) {
+    struct hak_region region = hak_region_lookup(ptr);
+    hak_tcache_free(ptr, &region, "free");
+}
+
+static struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr).descriptor; }
+
+static struct hak_front_stats stats_of_front(void) {
+    struct hak_front_stats stats;
+    hak_front_stats(&stats);
+    return stats;
+}
+
+static void succeeds(void (*body)(void *)) {
+    struct ended ended = run_heard(body, NULL);
+    assert_string_equal(ended.text, "");
+    assert_int_equal(ended.status, 0);
+}
+
+/* A second thread that does as it is told, step by step. */
+static struct {
+    pthread_t thread;
+    _Atomic int asked, done; /* how many steps */
+    void *(*step)(void *);
+    void *argument, *result;
+} peer;
+
+static void *obey(void *argument) {
+    for (int n = 1;; n++) {
+        while (atomic_load(&peer.asked) < n) usleep(200);
+        if (peer.step == NULL) return argument;
+        peer.result = peer.step(peer.argument);
+        atomic_store(&peer.done, n);
+    }
+}
+
+static void ask(void *(*step)(void *), void *argument) {
+    if (atomic_load(&peer.asked) == 0) start_thread(&peer.thread, obey, NULL);
+    peer.step = step;
+    peer.argument = argument;
+    int n = atomic_fetch_add(&peer.asked, 1) + 1;
+    while (step != NULL && atomic_load(&peer.done) < n) usleep(200);
+    if (step == NULL) must(pthread_join(peer.thread, NULL) == 0);
+}
+
+static void *peer_takes(void *c) { return take((unsigned)(uintptr_t)c); }
+static void *peer_heap(void *unused) {
+    (void)unused;
+    return hak_heap_get();
+}
+
+/* ---- ends and beginnings of threads --------------------------------------------------------------------------- */
+
+static void *note_heap(void *heap) {
+    take(0);
+    *(struct hak_heap **)heap = hak_tls_heap;
+    return NULL;
+}
+
+static void run_one_after_the_other(void *argument) {
+    struct hak_heap *first, *second;
+    (void)argument;
+    run_thread(note_heap, &first);
+    must(first != hak_tls_heap && first->parked);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) must(first->state[c].base == NULL); /* its bins are gone */
+    must(hak_load_acq(&first->inbox) == HAK_INBOX_PARKED);
+    must(stats_of_front().threads == 0 && stats_of_front().heaps_parked == 1);
+    take(0); /* this thread had none yet, and takes that one */
+    must(hak_tls_heap == first && !first->parked && hak_load_acq(&first->inbox) == 0);
+    must(stats_of_front().threads == 1 && stats_of_front().heaps_parked == 0);
+    run_thread(note_heap, &second);
+    must(second != first && second->parked);
+    run_thread(note_heap, &first);
+    must(first == second);
+    must(stats_of_front().threads == 1 && stats_of_front().heaps_parked == 1);
+}
+
+static void a_new_thread_takes_a_parked_heap_over(void **state) {
+    (void)state;
+    succeeds(run_one_after_the_other);
+}
+
+static void *left[3 * PER_SLAB];
+
+static void *leave_holes(void *argument) {
+    for (unsigned i = 0; i < 3 * PER_SLAB; i++) left[i] = take(CLASS_1024);
+    for (unsigned i = 0; i < 3 * PER_SLAB; i += 2) give(left[i]);
+    return argument;
+}
+
+static void adopt_slabs(void *argument) {
+    (void)argument;
+    struct hak_heap *mine = hak_heap_get();
+    run_thread(leave_holes, NULL);
+    struct hak_slab *slabs[3] = {slab_of(left[1]), slab_of(left[PER_SLAB + 1]), slab_of(left[2 * PER_SLAB + 1])};
+    void *from = hak_load_acq(&slabs[0]->owner);
+    must(from != mine);
+    must(slabs[0]->listed && slabs[0]->free_count == PER_SLAB / 2);
+    uint64_t used = hak_slab_stats().slabs_used;
+    for (unsigned i = 0; i < 3 * PER_SLAB / 2; i++) {
+        struct hak_slab *slab = slab_of(take(CLASS_1024));
+        must(slab == slabs[0] || slab == slabs[1] || slab == slabs[2]); /* the holes, and nothing fresh */
+    }
+    must(hak_slab_stats().slabs_used == used);
+    must(stats_of_front().adopted_slabs == 3);
+    must(hak_load_rlx(&mine->slabs_owned[CLASS_1024]) == 3);
+    for (unsigned i = 0; i < 3; i++) {
+        must(hak_load_acq(&slabs[i]->owner) == mine);
+        must(hak_region_lookup(slabs[i]->base).owner == hak_heap_tag(mine));
+    }
+    for (unsigned i = 1; i < 3 * PER_SLAB; i += 2) give(left[i]); /* local frees now */
+    must(mine->outgoing_count == 0);
+    must(hak_heap_check());
+}
+
+static void a_thread_adopts_what_a_parked_heap_has_before_it_asks_for_more(void **state) {
+    (void)state;
+    succeeds(adopt_slabs);
+}
+
+static void free_for_the_dead(void *argument) {
+    (void)argument;
+    hak_heap_get();
+    uint64_t used = hak_slab_stats().slabs_used;
+    run_thread(leave_holes, NULL);
+    must(hak_slab_stats().slabs_used == used + 3);
+    for (unsigned i = 1; i < 3 * PER_SLAB; i += 2) give(left[i]);
+    hak_remote_deliver(hak_tls_heap);
+    must(hak_slab_stats().slabs_used == used); /* given back on nobody's behalf */
+    must(stats_of_front().heaps_parked == 1);
+}
+
+static void frees_into_a_parked_heap_release_what_becomes_empty(void **state) {
+    (void)state;
+    hak_store_rlx(&hak_options.PREWARM, 0);
+    succeeds(free_for_the_dead);
+    hak_store_rlx(&hak_options.PREWARM, 4);
+}
+
+/* ---- remote frees ---------------------------------------------------------------------------------------------- */
+
+static void deliver_and_collect(void *argument) {
+    (void)argument;
+    void *blocks[PER_SLAB];
+    ask(peer_heap, NULL);
+    struct hak_heap *other = peer.result;
+    for (unsigned i = 0; i < PER_SLAB; i++) {
+        ask(peer_takes, (void *)(uintptr_t)CLASS_1024);
+        blocks[i] = peer.result;
+    }
+    struct hak_slab *slab = slab_of(blocks[0]);
+    must(hak_load_acq(&slab->owner) == other && slab->free_count == 0);
+    struct hak_heap *mine = hak_heap_get();
+    for (unsigned i = 0; i < 40; i++) give(blocks[i]);
+    must(mine->outgoing_count == 40 && mine->outgoing_bytes == 40 * 1024);
+    must(hak_load_acq(&other->inbox) == 0);
+    hak_remote_deliver(mine);
+    must(mine->outgoing_count == 0 && mine->outgoing_bytes == 0);
+    must(hak_load_acq(&other->inbox) == (uintptr_t)slab && hak_load_acq(&slab->queued));
+    must((uint32_t)__builtin_popcountll(hak_load_acq(&hak_slab_remote_bits(slab)[0])) == 40);
+    must(slab->free_count == 0); /* the owner has not looked yet */
+    for (unsigned i = 0; i < 40; i++) {
+        ask(peer_takes, (void *)(uintptr_t)CLASS_1024);
+        must(slab_of(peer.result) == slab);
+    }
+    must(hak_load_acq(&other->inbox) == 0 && !hak_load_acq(&slab->queued));
+    must(hak_load_acq(&hak_slab_remote_bits(slab)[0]) == 0);
+    must(stats_of_front().remote_frees == 40);
+    ask(NULL, NULL);
+}
+
+static void remote_frees_gather_are_delivered_and_collected(void **state) {
+    (void)state;
+    succeeds(deliver_and_collect);
+}
+
+static void fill_the_outgoing_buffer(void *argument) {
+    (void)argument;
+    struct hak_heap *mine = hak_heap_get();
+    for (unsigned i = 0; i < HAK_OUTGOING_MAX; i++) {
+        must(mine->outgoing_count == i);
+        ask(peer_takes, (void *)3);
+        give(peer.result);
+    }
+    must(mine->outgoing_count == 0); /* by number */
+    hak_store_rlx(&hak_options.REMOTE_BYTES, 100000);
+    for (unsigned i = 0; i < 4; i++) {
+        must(mine->outgoing_count == i);
+        ask(peer_takes, (void *)(uintptr_t)(HAK_CLASS_COUNT - 1));
+        give(peer.result);
+    }
+    must(mine->outgoing_count == 0); /* by bytes */
+    ask(NULL, NULL);
+}
+
+static void the_outgoing_buffer_is_bounded_in_number_and_bytes(void **state) {
+    (void)state;
+    succeeds(fill_the_outgoing_buffer);
+}
+
+/* ---- a second remote free --------------------------------------------------------------------------------------- */
+
+static void **shared_block; /* with the parent, which wants to know the address */
+
+static void *give_and_deliver(void *ptr) {
+    give(ptr);
+    hak_remote_deliver(hak_heap_get());
+    return NULL;
+}
+
+static void *take_foreign_block(void) {
+    ask(peer_takes, (void *)3);
+    return *shared_block = peer.result;
+}
+
+static void free_twice_into_one_buffer(void *argument) {
+    (void)argument;
+    void *ptr = take_foreign_block();
+    hak_heap_get();
+    give(ptr);
+    give_and_deliver(ptr);
+}
+
+static void free_in_two_deliveries(void *argument) {
+    (void)argument;
+    void *ptr = take_foreign_block();
+    hak_heap_get();
+    give_and_deliver(ptr);
+    give_and_deliver(ptr);
+}
+
+static void free_in_two_threads(void *argument) {
+    (void)argument;
+    void *ptr = take_foreign_block();
+    hak_heap_get();
+    run_thread(give_and_deliver, ptr);
+    give_and_deliver(ptr);
+}
+
+static void *peer_collects(void *unused) {
+    hak_remote_collect(hak_heap_get());
+    return unused;
+}
+
+static void free_again_after_collection(void *argument) {
+    (void)argument;
+    void *ptr = take_foreign_block();
+    hak_heap_get();
+    give_and_deliver(ptr);
+    ask(peer_collects, NULL);
+    give_and_deliver(ptr);
+    ask(peer_collects, NULL);
+}
+
+static void a_second_remote_free_is_found_wherever_the_first_one_is(void **state) {
+    (void)state;
+    static void (*const ways[])(void *) = {free_twice_into_one_buffer, free_in_two_deliveries, free_in_two_threads,
+                                           free_again_after_collection};
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        char line[256];
+        struct ended ended = run_heard(ways[i], NULL);
+        snprintf(line, sizeof line, "hakmem[%d %s]: free(%p): double free (found when the thread cache was flushed)\n",
+                 (int)ended.pid, program_invocation_short_name, *shared_block);
+        assert_string_equal(ended.text, line);
+        assert_true(WIFSIGNALED(ended.status) && WTERMSIG(ended.status) == SIGABRT);
+    }
+}
+
+/* ---- limits and checks ------------------------------------------------------------------------------------------ */
+
+static void reach_the_limit(void *argument) {
+    enum { LIMIT = 32 * 1024, CLASS_64 = 3 };
+    static void *blocks[LIMIT + 1];
+    (void)argument;
+    hak_store_rlx(&hak_options.SUPERSLABS_MAX, 1);
+    size_t bytes = 64 - EXACT;
+    for (unsigned i = 0; i < LIMIT; i++) must((blocks[i] = hak_malloc(bytes)) != NULL);
+    for (unsigned i = 0; i < 3; i++) {
+        errno = 0;
+        must(hak_malloc(bytes) == NULL && errno == ENOMEM);
+    }
+    void *other = hak_malloc(200), *large = hak_malloc(100000); /* it is a limit per class */
+    must(other != NULL && large != NULL);
+    hak_free(blocks[77]);
+    must(hak_malloc(bytes) == blocks[77]);
+    errno = 0;
+    must(hak_malloc(bytes) == NULL && errno == ENOMEM);
+    for (unsigned i = 0; i < LIMIT; i++) hak_free(blocks[i]);
+    for (unsigned i = 0; i < LIMIT; i++) must((blocks[i] = hak_malloc(bytes)) != NULL);
+    must(hak_malloc(bytes) == NULL);
+    must(hak_heap_check());
+}
+
+static void the_limit_per_class_is_met_and_refused_with_enomem(void **state) {
+    (void)state;
+    succeeds(reach_the_limit);
+}
+
+static void break_it(void *argument) {
+    (void)argument;
+    give(take(3));
+    struct hak_heap *heap = hak_tls_heap;
+    struct hak_slab *slab = heap->slabs[3];
+    must(hak_heap_check());
+    slab->free_count++;
+    must(!hak_heap_check());
+    slab->free_count--;
+    hak_slab_free_bits(slab)[slab->words - 1] ^= 1;
+    must(!hak_heap_check());
+    hak_slab_free_bits(slab)[slab->words - 1] ^= 1;
+    slab->listed = false;
+    must(!hak_heap_check());
+    slab->listed = true;
+    heap->state[3].capacity++;
+    must(!hak_heap_check());
+    heap->state[3].capacity--;
+    heap->state[3].base[-1] = NULL;
+    must(!hak_heap_check());
+    heap->state[3].base[-1] = HAK_BIN_BOTTOM;
+    must(hak_heap_check());
+}
+
+static void the_check_finds_what_is_broken(void **state) {
+    (void)state;
+    succeeds(break_it);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_new_thread_takes_a_parked_heap_over),
+        cmocka_unit_test(a_thread_adopts_what_a_parked_heap_has_before_it_asks_for_more),
+        cmocka_unit_test(frees_into_a_parked_heap_release_what_becomes_empty),
+        cmocka_unit_test(remote_frees_gather_are_delivered_and_collected),
+        cmocka_unit_test(the_outgoing_buffer_is_bounded_in_number_and_bytes),
+        cmocka_unit_test(a_second_remote_free_is_found_wherever_the_first_one_is),
+        cmocka_unit_test(the_limit_per_class_is_met_and_refused_with_enomem),
+        cmocka_unit_test(the_check_finds_what_is_broken),
+    };
+    shared_block = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    must(shared_block != MAP_FAILED);
+    alarm(HANG_SECONDS);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,314 @@
+/* The bins of a thread: how they grow and shrink, what they log of it, and what bounds them. Each test has a process of
+ * its own, so that it begins with no bins. */
+#include "support/prefixed.h"
+
+#include "base/options.h"
+#include "base/sys.h"
+#include "front/heap.h"
+#include "front/tcache.h"
+
+#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
+#define CLASS_64 3
+#define MANY 40000
+
+static void *take(unsigned c) {
+    void *ptr = hak_tcache_alloc(c);
+    must(ptr != NULL);
+    return ptr;
+}
+
+static void give(void *ptr) {
+    struct hak_region region = hak_region_lookup(ptr);
+    hak_tcache_free(ptr, &region, "free");
+}
+
+static unsigned slots(unsigned c) { return hak_tls_heap->state[c].capacity; }
+static size_t held(unsigned c) { return (size_t)(hak_tls_heap->bin[c].top - hak_tls_heap->state[c].base); }
+
+static void succeeds(void (*body)(void *)) {
+    struct ended ended = run_heard(body, NULL);
+    assert_string_equal(ended.text, "");
+    assert_int_equal(ended.status, 0);
+}
+
+/* ---- growth and shrinkage ------------------------------------------------------------------------------------- */
+
+static void take_many_then_give_them(void *argument) {
+    static void *blocks[MANY];
+    (void)argument;
+    set_option(LOG, 1);
+    take(0); /* makes the heap */
+    must(slots(CLASS_64) == 16);
+    for (unsigned i = 0; i < MANY; i++) blocks[i] = take(CLASS_64);
+    must(slots(CLASS_64) == 2048);
+    for (unsigned i = 0; i < MANY; i++) give(blocks[i]);
+    must(slots(CLASS_64) == 16);
+    must(hak_heap_check());
+    struct hak_front_stats stats;
+    hak_front_stats(&stats);
+    must(stats.grows == 7 && stats.shrinks == 7);
+}
+
+static void a_bin_grows_from_16_to_2048_and_back_and_says_so(void **state) {
+    (void)state;
+    struct ended ended = run_heard(take_many_then_give_them, NULL);
+    assert_string_equal(ended.text, "[TLS_CACHE] class 64: 16 → 32 slots (hwm=16)\n"
+                                    "[TLS_CACHE] class 64: 32 → 64 slots (hwm=32)\n"
+                                    "[TLS_CACHE] class 64: 64 → 128 slots (hwm=64)\n"
+                                    "[TLS_CACHE] class 64: 128 → 256 slots (hwm=128)\n"
+                                    "[TLS_CACHE] class 64: 256 → 512 slots (hwm=256)\n"
+                                    "[TLS_CACHE] class 64: 512 → 1024 slots (hwm=512)\n"
+                                    "[TLS_CACHE] class 64: 1024 → 2048 slots (hwm=1024)\n"
+                                    "[TLS_CACHE] class 64: 2048 → 1024 slots (hwm=0)\n"
+                                    "[TLS_CACHE] class 64: 1024 → 512 slots (hwm=0)\n"
+                                    "[TLS_CACHE] class 64: 512 → 256 slots (hwm=0)\n"
+                                    "[TLS_CACHE] class 64: 256 → 128 slots (hwm=0)\n"
+                                    "[TLS_CACHE] class 64: 128 → 64 slots (hwm=0)\n"
+                                    "[TLS_CACHE] class 64: 64 → 32 slots (hwm=0)\n"
+                                    "[TLS_CACHE] class 64: 32 → 16 slots (hwm=0)\n");
+    assert_int_equal(ended.status, 0);
+}
+
+static void refill_four_times(void *argument) {
+    (void)argument;
+    take(0);
+    while (held(CLASS_64) > 0) take(CLASS_64);
+    for (unsigned refill = 1; refill <= 4; refill++) {
+        must(slots(CLASS_64) == 16);
+        take(CLASS_64); /* the bin was empty: a refill */
+        must(held(CLASS_64) == slots(CLASS_64) - 1u);
+        while (held(CLASS_64) > 0) take(CLASS_64);
+    }
+    must(slots(CLASS_64) == 32);
+}
+
+static void the_fourth_refill_of_a_window_doubles(void **state) {
+    (void)state;
+    succeeds(refill_four_times);
+}
+
+static void refill_now_and_then(void *argument) {
+    static void *blocks[100];
+    (void)argument;
+    take(0);
+    for (unsigned round = 0; round < 100; round++) { /* one refill to two flushes: three of eight visits */
+        for (unsigned i = 0; i < 24; i++) blocks[i] = take(CLASS_64);
+        for (unsigned i = 0; i < 24; i++) give(blocks[i]);
+        must(slots(CLASS_64) <= 64);
+    }
+    must(hak_heap_check());
+}
+
+static void a_bin_that_suffices_stays_small(void **state) {
+    (void)state;
+    succeeds(refill_now_and_then);
+}
+
+/* A window of visits in which the bin was never emptied further than `high_water`. */
+static void pass_a_window(unsigned high_water, void **blocks, unsigned *next) {
+    struct hak_bin_state *state = &hak_tls_heap->state[CLASS_64];
+    for (unsigned visit = 0; visit < 8; visit++) {
+        state->high_water = (uint16_t)high_water;
+        while (held(CLASS_64) < slots(CLASS_64)) give(blocks[(*next)++]);
+        give(blocks[(*next)++]); /* one too many: a visit */
+    }
+}
+
+static void fall_short_of_a_quarter(void *argument) {
+    static void *blocks[MANY];
+    unsigned next = 0;
+    (void)argument;
+    set_option(TLS_SLOTS_MAX, 64);
+    for (unsigned i = 0; i < MANY; i++) blocks[i] = take(CLASS_64);
+    must(slots(CLASS_64) == 64);
+    struct hak_bin_state *state = &hak_tls_heap->state[CLASS_64];
+    state->visits = state->refills = 0;
+    pass_a_window(16, blocks, &next);
+    must(slots(CLASS_64) == 64);
+    pass_a_window(15, blocks, &next);
+    must(slots(CLASS_64) == 32);
+}
+
+static void a_window_that_used_less_than_a_quarter_halves(void **state) {
+    (void)state;
+    succeeds(fall_short_of_a_quarter);
+}
+
+/* ---- bounds -------------------------------------------------------------------------------------------------- */
+
+static size_t sum_of_capacities(void) {
+    size_t bytes = 0;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) bytes += (size_t)slots(c) * hak_class_bytes(c);
+    return bytes;
+}
+
+static void use_all_classes(void *argument) {
+    static void *blocks[4000];
+    (void)argument;
+    uint64_t class_bytes = hak_option(TLS_CLASS_BYTES), all_bytes = hak_option(TLS_BYTES);
+    size_t fresh_bytes = 0; /* a thread's budget stops growth; each class may have its first few slots */
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        size_t fresh = hak_option(TLS_SLOTS_MIN) * hak_class_bytes(c);
+        fresh_bytes += fresh <= class_bytes               ? fresh
+                       : class_bytes > hak_class_bytes(c) ? class_bytes
+                                                          : hak_class_bytes(c);
+    }
+    for (unsigned round = 0; round < 2; round++)
+        for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+            unsigned n = hak_class_bytes(c) > 4096 ? 200 : 4000;
+            for (unsigned i = 0; i < n; i++) blocks[i] = take(c);
+            for (unsigned i = 0; i < n; i++) give(blocks[i]);
+            must(slots(c) == 1 || (size_t)slots(c) * hak_class_bytes(c) <= class_bytes);
+            must(held(c) <= slots(c));
+            must(hak_tls_heap->capacity_bytes == sum_of_capacities());
+        }
+    must(hak_tls_heap->capacity_bytes <= all_bytes + fresh_bytes);
+    must(hak_heap_check());
+}
+
+static void use_all_classes_with_little(void *argument) {
+    set_option(TLS_CLASS_BYTES, 4000);
+    set_option(TLS_BYTES, 200000);
+    use_all_classes(argument);
+    must(slots(CLASS_64) <= 4000 / 64);
+    must(slots(HAK_CLASS_COUNT - 1) == 1);
+}
+
+static void use_one_class_with_a_small_budget(void *argument) {
+    (void)argument;
+    take(0); /* prewarmed by now: 16 slots of 16, 32, 48 and 64 bytes */
+    must(hak_tls_heap->capacity_bytes == 16 * (16 + 32 + 48 + 64));
+    set_option(TLS_BYTES, 16 * (16 + 32 + 48 + 64) + 16 * 64);
+    for (unsigned i = 0; i < 1000; i++) take(CLASS_64);
+    must(slots(CLASS_64) == 32); /* once; the next time it is over the thread's budget */
+    must(hak_tls_heap->capacity_bytes == 16 * (16 + 32 + 48 + 64) + 16 * 64);
+}
+
+static void use_all_classes_with_few_slots(void *argument) {
+    set_option(TLS_SLOTS_MIN, 4);
+    set_option(TLS_SLOTS_MAX, 32);
+    use_all_classes(argument);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) must(slots(c) <= 32);
+}
+
+static void bins_and_threads_stay_within_their_bytes(void **state) {
+    (void)state;
+    succeeds(use_all_classes);
+    succeeds(use_all_classes_with_little);
+    succeeds(use_all_classes_with_few_slots);
+    succeeds(use_one_class_with_a_small_budget);
+}
+
+/* ---- refill, flush, idleness ----------------------------------------------------------------------------------- */
+
+static void compare_addresses(void *argument) {
+    char *before = NULL;
+    (void)argument;
+    unsigned c = hak_class_of(1024);
+    for (unsigned i = 0; i < 64; i++) { /* one slab of them, never used before */
+        char *ptr = take(c);
+        must(before == NULL || ptr == before + 1024);
+        before = ptr;
+    }
+}
+
+static void fresh_blocks_come_in_the_order_of_addresses(void **state) {
+    (void)state;
+    succeeds(compare_addresses);
+}
+
+static void overflow_a_bin(void *argument) {
+    void *blocks[17];
+    (void)argument;
+    unsigned c = hak_class_of(1024);
+    for (unsigned i = 0; i < 17; i++) blocks[i] = take(c);
+    hak_thread_flush();
+    for (unsigned i = 0; i < 16; i++) give(blocks[i]);
+    must(held(c) == 16);
+    give(blocks[16]);
+    must(held(c) == 9); /* the older half went */
+    for (unsigned i = 0; i < 9; i++) must(take(c) == blocks[16 - i]);
+}
+
+static void a_full_bin_gives_its_older_half_back(void **state) {
+    (void)state;
+    succeeds(overflow_a_bin);
+}
+
+static void idle(void *argument) {
+    void *blocks[40];
+    (void)argument;
+    uint64_t now = 1000000;
+    unsigned idle_class = hak_class_of(512), busy_class = hak_class_of(256);
+    hak_sys_set_now_for_test(now);
+    for (unsigned i = 0; i < 16; i++) blocks[i] = take(idle_class);
+    hak_thread_flush();
+    for (unsigned i = 0; i < 16; i++) give(blocks[i]);
+    must(held(idle_class) == 16);
+    static const size_t expected[] = {16, 16, 8, 4, 2, 1, 0};
+    for (unsigned second = 0; second < COUNT(expected); second++) {
+        hak_sys_set_now_for_test(now += 1000);
+        for (unsigned i = 0; i < 40; i++) take(busy_class); /* visits, and no lack of them */
+        for (unsigned i = 0; i < 100; i++) hak_tcache_tick();
+        must(held(idle_class) == expected[second]);
+    }
+    must(held(busy_class) > 0);
+    must(hak_heap_check());
+}
+
+static void a_bin_that_nobody_visits_empties_by_halves(void **state) {
+    (void)state;
+    succeeds(idle);
+}
+
+static void flush_all(void *argument) {
+    static void *blocks[HAK_CLASS_COUNT][20];
+    (void)argument;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
+        for (unsigned i = 0; i < 20; i++) blocks[c][i] = take(c);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
+        for (unsigned i = 0; i < 20; i++) give(blocks[c][i]);
+    hak_tcache_flush_all(hak_tls_heap);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        must(held(c) == 0);
+        must(hak_load_rlx(&hak_tls_heap->blocks_out[c]) == 0);
+        must(hak_load_rlx(&hak_tls_heap->slabs_owned[c]) == 0);
+    }
+    must(hak_slab_stats().slabs_used == 0);
+    must(hak_heap_check());
+}
+
+static void a_flush_leaves_no_block_and_no_empty_slab(void **state) {
+    (void)state;
+    succeeds(flush_all);
+}
+
+static void prewarm(void *argument) {
+    (void)argument;
+    set_option(PREWARM, 6);
+    take(20);
+    for (unsigned c = 0; c < 6; c++) must(held(c) == 16);
+    for (unsigned c = 6; c < 20; c++) must(hak_tls_heap->state[c].base == NULL);
+}
+
+static void the_first_use_fills_the_smallest_classes(void **state) {
+    (void)state;
+    succeeds(prewarm);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_bin_grows_from_16_to_2048_and_back_and_says_so),
+        cmocka_unit_test(the_fourth_refill_of_a_window_doubles),
+        cmocka_unit_test(a_bin_that_suffices_stays_small),
+        cmocka_unit_test(a_window_that_used_less_than_a_quarter_halves),
+        cmocka_unit_test(bins_and_threads_stay_within_their_bytes),
+        cmocka_unit_test(fresh_blocks_come_in_the_order_of_addresses),
+        cmocka_unit_test(a_full_bin_gives_its_older_half_back),
+        cmocka_unit_test(a_bin_that_nobody_visits_empties_by_halves),
+        cmocka_unit_test(a_flush_leaves_no_block_and_no_empty_slab),
+        cmocka_unit_test(the_first_use_fills_the_smallest_classes),
+    };
+    alarm(HANG_SECONDS);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

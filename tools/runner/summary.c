@@ -1,0 +1,241 @@
+/* The sum over a process tree. Each process on hakmem appends one JSON object as a line to the statistics file
+ * when it ends; this file adds the numbers up by their place ("layers.tiny.served_bytes"), whatever they are, so
+ * that a counter which the library gains appears in the sum by itself. A line that is cut short or is no JSON
+ * (the disk was full, a process was killed in between) is counted as unreadable and leaves the sum alone. */
+#define _GNU_SOURCE
+#include "runner.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATH_BYTES = 128, FIGURES = 256, PROGRAMS = 64, NAME_BYTES = 64, DEPTH = 8 };
+
+struct figure {
+    char path[PATH_BYTES];
+    uint64_t sum;
+};
+
+struct program {
+    char name[NAME_BYTES];
+    unsigned processes;
+};
+
+struct sum {
+    unsigned processes, unreadable;
+    size_t figures_count, programs_count;
+    struct figure figures[FIGURES];
+    struct program programs[PROGRAMS]; /* the first of them; the rest is in `processes` only */
+};
+
+/* A walk over one line. Without a sum it only checks. */
+struct walk {
+    const char *at;
+    struct sum *sum;
+    char path[PATH_BYTES];
+    int depth;
+};
+
+static void figure_add(struct sum *s, const char *path, uint64_t value) {
+    static const char *const not_sums[] = {"pid", "version", "size"};
+    for (size_t i = 0; i < sizeof not_sums / sizeof not_sums[0]; i++)
+        if (strcmp(path, not_sums[i]) == 0) return;
+    size_t i = 0;
+    while (i < s->figures_count && strcmp(s->figures[i].path, path) != 0) i++;
+    if (i == FIGURES) return;
+    if (i == s->figures_count) {
+        s->figures_count++;
+        snprintf(s->figures[i].path, PATH_BYTES, "%s", path);
+    }
+    s->figures[i].sum += value;
+}
+
+static void program_add(struct sum *s, const char *name) {
+    size_t i = 0;
+    while (i < s->programs_count && strcmp(s->programs[i].name, name) != 0) i++;
+    if (i == PROGRAMS) return;
+    if (i == s->programs_count) {
+        s->programs_count++;
+        snprintf(s->programs[i].name, NAME_BYTES, "%s", name);
+    }
+    s->programs[i].processes++;
+}
+
+static bool skip(struct walk *w, char c) {
+    while (isspace((unsigned char)*w->at)) w->at++;
+    if (*w->at != c) return false;
+    w->at++;
+    return true;
+}
+
+/* A string without its quotes, cut to `size`; escapes are kept as they are written. */
+static bool walk_string(struct walk *w, char *out, size_t size) {
+    size_t n = 0;
+    if (!skip(w, '"')) return false;
+    for (; *w->at != '"'; w->at++) {
+        if ((unsigned char)*w->at < ' ' || (w->at[0] == '\\' && w->at[1] == 0)) return false;
+        if (*w->at == '\\' && n + 1 < size) out[n++] = *w->at++;
+        if (n + 1 < size) out[n++] = *w->at;
+    }
+    w->at++;
+    out[n] = 0;
+    return true;
+}
+
+static bool walk_number(struct walk *w) {
+    char *end;
+    double value = strtod(w->at, &end);
+    if (end == w->at || (*w->at != '-' && !isdigit((unsigned char)*w->at))) return false;
+    uint64_t whole = isdigit((unsigned char)*w->at) ? strtoull(w->at, NULL, 10) : 0;
+    w->at = end;
+    if (w->sum && value >= 0) figure_add(w->sum, w->path, whole);
+    return true;
+}
+
+/* JSON is nested; DEPTH bounds the recursion. NOLINTBEGIN(misc-no-recursion) */
+static bool walk_value(struct walk *w);
+
+static bool walk_members(struct walk *w) {
+    char name[NAME_BYTES];
+    size_t length = strlen(w->path);
+    do {
+        if (!walk_string(w, name, sizeof name) || !skip(w, ':')) return false;
+        snprintf(w->path + length, sizeof w->path - length, "%s%s", length > 0 ? "." : "", name);
+        bool fine = walk_value(w);
+        w->path[length] = 0;
+        if (!fine) return false;
+    } while (skip(w, ','));
+    return skip(w, '}');
+}
+
+static bool walk_elements(struct walk *w) {
+    do {
+        if (!walk_value(w)) return false;
+    } while (skip(w, ','));
+    return skip(w, ']');
+}
+
+static bool walk_word(struct walk *w) {
+    static const char *const words[] = {"true", "false", "null"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strncmp(w->at, words[i], strlen(words[i])) == 0) {
+            w->at += strlen(words[i]);
+            return true;
+        }
+    return false;
+}
+
+static bool walk_text(struct walk *w) {
+    char text[NAME_BYTES];
+    if (!walk_string(w, text, sizeof text)) return false;
+    if (w->sum && strcmp(w->path, "program") == 0) program_add(w->sum, text);
+    return true;
+}
+
+static bool walk_value(struct walk *w) {
+    bool fine = false;
+    if (++w->depth > DEPTH) return false;
+    if (skip(w, '{')) fine = skip(w, '}') || walk_members(w);
+    else if (skip(w, '[')) fine = skip(w, ']') || walk_elements(w);
+    else fine = *w->at == '"' ? walk_text(w) : walk_number(w) || walk_word(w);
+    w->depth--;
+    return fine;
+}
+
+/* NOLINTEND(misc-no-recursion) */
+
+static bool line_walk(struct sum *s, const char *line) {
+    struct walk w = {.at = line, .sum = s};
+    return *line == '{' && walk_value(&w) && strcmp(w.at, "\n") == 0;
+}
+
+static void sum_file(struct sum *s, const char *path) {
+    char *line = NULL;
+    size_t room = 0;
+    FILE *f = fopen(path, "r");
+    if (!f) {
+        say("%s: %s", path, strerror(errno));
+        return;
+    }
+    while (getline(&line, &room, f) > 0) {
+        bool fine = line_walk(NULL, line) && line_walk(s, line);
+        s->processes += fine;
+        s->unreadable += !fine;
+    }
+    free(line);
+    fclose(f);
+}
+
+static uint64_t figure(const struct sum *s, const char *layer, const char *name) {
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "layers.%s.%s", layer, name);
+    for (size_t i = 0; i < s->figures_count; i++)
+        if (strcmp(s->figures[i].path, path) == 0) return s->figures[i].sum;
+    return 0;
+}
+
+static const char *human(uint64_t bytes, char text[16]) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1024 && unit + 1 < sizeof units / sizeof units[0]; unit++) value /= 1024;
+    snprintf(text, 16, "%.*f %s", unit > 0, value, units[unit]);
+    return text;
+}
+
+static void print_layer(FILE *out, const struct sum *s, const char *layer) {
+    char served[16], live[16], mapped[16], purged[16];
+    fprintf(out, "hakrun:   %-6s%12s%14" PRIu64 "%14s%12s%12s\n", layer,
+            human(figure(s, layer, "served_bytes"), served), figure(s, layer, "served_blocks"),
+            human(figure(s, layer, "live_bytes"), live), human(figure(s, layer, "mapped_bytes"), mapped),
+            human(figure(s, layer, "purged_bytes"), purged));
+}
+
+static void print_text(FILE *out, const struct sum *s, const char *program, const struct usage *u) {
+    static const char *const layers[] = {"tiny", "mid", "l25", "big"};
+    char rss[16];
+    fprintf(out, "hakrun: %s: %.2f s, %.2f s user, %.2f s system, peak RSS %s of the largest process\n", program,
+            u->wall, u->user, u->system, human(u->peak_rss, rss));
+    if (!s) return;
+    fprintf(out, "hakrun: %u process%s on hakmem", s->processes, s->processes == 1 ? "" : "es");
+    for (size_t i = 0; i < s->programs_count; i++)
+        fprintf(out, "%s%u %s", i > 0 ? ", " : ": ", s->programs[i].processes, s->programs[i].name);
+    fputc('\n', out);
+    if (s->unreadable > 0) fprintf(out, "hakrun: %u unreadable lines of statistics are left out\n", s->unreadable);
+    if (u->still_running) fputs("hakrun: processes that it started still run and are left out\n", out);
+    if (s->processes == 0) {
+        fputs("hakrun: no process left statistics: it did not run on hakmem, or did not end by exit()\n", out);
+        return;
+    }
+    fprintf(out, "hakrun:   %-6s%12s%14s%14s%12s%12s\n", "layer", "served", "blocks", "live at exit", "mapped",
+            "purged");
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) print_layer(out, s, layers[i]);
+}
+
+/* The numbers of the lines, nested no further than by their paths. */
+static void print_json(FILE *out, const struct sum *s, const struct usage *u) {
+    fprintf(out, "{\"wall_seconds\":%.3f,\"user_seconds\":%.3f,\"system_seconds\":%.3f,\"peak_rss_bytes\":%" PRIu64,
+            u->wall, u->user, u->system, u->peak_rss);
+    if (s) {
+        fprintf(out, ",\"processes\":%u,\"unreadable\":%u,\"still_running\":%s,\"programs\":{", s->processes,
+                s->unreadable, u->still_running ? "true" : "false");
+        for (size_t i = 0; i < s->programs_count; i++)
+            fprintf(out, "%s\"%s\":%u", i > 0 ? "," : "", s->programs[i].name, s->programs[i].processes);
+        fputs("},\"sum\":{", out);
+        for (size_t i = 0; i < s->figures_count; i++)
+            fprintf(out, "%s\"%s\":%" PRIu64, i > 0 ? "," : "", s->figures[i].path, s->figures[i].sum);
+        fputc('}', out);
+    }
+    fputs("}\n", out);
+}
+
+void summary_print(FILE *out, bool json, const char *program, const char *lines, const struct usage *usage) {
+    struct sum *s = lines ? calloc(1, sizeof *s) : NULL;
+    if (lines && !s) fail(EXIT_REFUSED, "the summary", strerror(errno));
+    if (s) sum_file(s, lines);
+    if (json) print_json(out, s, usage);
+    else print_text(out, s, program, usage);
+    free(s);
+}
