@@ -109,16 +109,18 @@ static struct life_table table;
 static void *leave_blocks_body(void *arg) {
     (void)arg;
     uint64_t random = (uint64_t)(uintptr_t)pthread_self() ^ (uint64_t)atomic_fetch_add(&destroyed, 1);
-    for (int i = 0; i < 50; ++i) {
+    for (int i = 0; i < 400; ++i) {
         life_table_step(&table, &random);
     }
     return NULL;
 }
 
+/* About 9 MiB are live all the time, twice what a layer may keep (HAKMEM_RETAIN_BYTES), and a hundred threads replace
+ * every block some ten times: so the first figure is not one of a heap that is still filling. */
 static void blocks_left_by_short_threads_are_freed_by_later_ones(void **state) {
     (void)state;
     atomic_store(&destroyed, 0);
-    life_table_open(&table, 1000, 32768);
+    life_table_open(&table, 4000, 32768);
     run_threads(SETTLE_THREADS, leave_blocks_body, NULL);
     size_t before = life_rss();
     run_threads(10000 - SETTLE_THREADS, leave_blocks_body, NULL);
