@@ -186,8 +186,9 @@ TESTS_LINT     := $(call only,$(LINTS:%=build/t/lint/%))
 TESTS_ALL      := $(TESTS_SOAK) $(TESTS_LINT)
 
 # $(call prove,SCRIPTS)
-prove = PERL5LIB=ci$${PERL5LIB:+:$$PERL5LIB} HAK_TIME_LIMIT=$(TIME_LIMIT) prove --formatter Tally --timer --failures \
-        --comments -j $(TEST_JOBS) -e /bin/sh $(PROVE_ARGS) $(1) </dev/null
+prove = $(if $(strip $(1)),PERL5LIB=ci$${PERL5LIB:+:$$PERL5LIB} HAK_TIME_LIMIT=$(TIME_LIMIT) prove --formatter Tally \
+        --timer --failures --comments -j $(TEST_JOBS) -e /bin/sh $(PROVE_ARGS) $(1) </dev/null,\
+        echo "no test here has '$(ONLY)' in its name" >&2; exit 2)
 
 test:           ## install what is missing, build and run every test; ends with `N passed, N failed`
 	@ci/deps.sh test

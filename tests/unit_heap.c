@@ -18,10 +18,7 @@ static void *take(unsigned c) {
     return ptr;
 }
 
-static void give(void *ptr) {
-    struct hak_region region = hak_region_lookup(ptr);
-    hak_tcache_free(ptr, &region, "free");
-}
+static void give(void *ptr) { hak_tcache_free(ptr, "free"); }
 
 static struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr).descriptor; }
 

@@ -17,10 +17,7 @@ static void *take(unsigned c) {
     return ptr;
 }
 
-static void give(void *ptr) {
-    struct hak_region region = hak_region_lookup(ptr);
-    hak_tcache_free(ptr, &region, "free");
-}
+static void give(void *ptr) { hak_tcache_free(ptr, "free"); }
 
 static unsigned slots(unsigned c) { return hak_tls_heap->state[c].capacity; }
 static size_t held(unsigned c) { return (size_t)(hak_tls_heap->bin[c].top - hak_tls_heap->state[c].base); }

@@ -95,7 +95,7 @@ HAK_NOINLINE void hak_release(void *ptr, const char *function) {
     if (hak_likely(region.owner != 0)) {
         if (hak_unlikely(((uintptr_t)ptr & (HAK_MIN_ALIGN - 1)) != 0))
             hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
-        hak_tcache_free(ptr, &region, function);
+        hak_tcache_free(ptr, function);
         return;
     }
     switch (region.kind) {

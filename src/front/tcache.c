@@ -266,7 +266,7 @@ static void free_local(struct hak_heap *heap, void *ptr, struct hak_slab *slab, 
     *bin->top++ = ptr;
 }
 
-void hak_tcache_free(void *ptr, const struct hak_region *region, const char *function) {
+void hak_tcache_free(void *ptr, const char *function) {
     hak_fork_check();
     struct hak_heap *heap = hak_heap_get();
     if (heap == NULL) {
@@ -274,12 +274,15 @@ void hak_tcache_free(void *ptr, const struct hak_region *region, const char *fun
         hak_slab_relieve();
         return;
     }
-    if (region->owner != hak_heap_tag(heap)) {
-        hak_remote_free(heap, ptr, hak_class_bytes(region->kind / 2));
+    /* Who owns the slab is asked only now: a thread without a heap may just have taken over one that owned the slab
+     * until a moment ago, and what it read before would tell it that the slab is its own. */
+    struct hak_region region = hak_region_lookup(ptr);
+    if (region.owner != hak_heap_tag(heap)) {
+        hak_remote_free(heap, ptr, hak_class_bytes(region.kind / 2));
         return;
     }
     bool was_busy = hak_heap_enter(heap);
-    free_local(heap, ptr, region->descriptor, function);
+    free_local(heap, ptr, region.descriptor, function);
     hak_heap_leave(heap, was_busy);
 }
 

@@ -7,9 +7,9 @@
 
 /* A block of the class for the calling thread, from its bin if there is one. NULL if there is no memory. */
 void *hak_tcache_alloc(unsigned size_class);
-/* Frees a block whose region entry says `slab`: into the bin if the slab is this thread's, else to its owner.
- * `function` names the caller in a misuse report. */
-void hak_tcache_free(void *ptr, const struct hak_region *region, const char *function);
+/* Frees a block of a slab: into the bin if the slab is this thread's, else to its owner. `function` names the caller in
+ * a misuse report. */
+void hak_tcache_free(void *ptr, const char *function);
 
 /* Everything cached goes down: bins to the slabs, outgoing blocks to their owners. */
 void hak_tcache_flush_all(struct hak_heap *heap);

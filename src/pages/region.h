@@ -9,7 +9,8 @@
  * Why a relaxed read of the tag suffices: a live block's entry was written before the block was handed out, and
  * whoever frees it got the pointer by some synchronisation of the program's own. The owner changes only while its
  * thread has given the slab up (parked, adopted, released); so a tag that another thread reads stale may say "heap A"
- * or "heap B", and both mean "not mine" to everybody but A and B, who changed it themselves. */
+ * or "heap B", and both mean "not mine" to everybody but A and B, who changed it themselves. For this a thread must
+ * know its own heap before it reads the tag: a heap that it takes over later may have lost the slab meanwhile. */
 #ifndef HAK_PAGES_REGION_H
 #define HAK_PAGES_REGION_H
 
