@@ -39,7 +39,7 @@ VERSION     := $(shell awk '/define HAKMEM_VERSION_M|define HAKMEM_VERSION_P/ { 
 # ---- flags --------------------------------------------------------------------------------------------------------
 
 # Every switch is always defined, 0 or 1; a configuration names those that differ from 0.
-SWITCHES := HAK_CHECKED HAK_DEBUG HAK_ASAN HAK_TSAN HAK_MSAN HAK_VALGRIND HAK_TEST
+SWITCHES := HAK_CHECKED HAK_DEBUG HAK_ASAN HAK_TSAN HAK_MSAN HAK_VALGRIND HAK_TEST HAK_SCHED
 switches  = $(foreach s,$(SWITCHES),-D$(s)=$(if $(filter $(s)=1,$($(1)_SWITCHES)),1,0))
 
 CPPFLAGS_ALL := -Iinclude -Isrc
@@ -174,6 +174,9 @@ endef
 WHITEBOX_CONFIGS := $(filter-out release checked,$(CONFIGS))
 $(foreach c,$(WHITEBOX_CONFIGS),$(eval $(call script_rules,$(c))))
 
+# Fuzzing, schedules and what belongs to them. A file adds its test scripts to TESTS_MORE.
+include $(wildcard fuzz/*.mk fuzz/*/*.mk)
+
 # $(call only,SCRIPTS)
 only = $(if $(ONLY),$(foreach t,$(1),$(if $(findstring $(ONLY),$(t)),$(t))),$(1))
 # $(call tests_of,CONFIG): the scripts of a configuration
@@ -183,7 +186,7 @@ TESTS_BATS     := $(call only,$(BATS:%=build/t/bats/%))
 TESTS_SOAK     := $(call tests_of,debug) $(TESTS_BLACKBOX) $(TESTS_BATS) \
                   $(foreach c,asan tsan msan ubsan valgrind,$(call tests_of,$(c)))
 TESTS_LINT     := $(call only,$(LINTS:%=build/t/lint/%))
-TESTS_ALL      := $(TESTS_SOAK) $(TESTS_LINT)
+TESTS_ALL      := $(TESTS_SOAK) $(call only,$(TESTS_MORE)) $(TESTS_LINT)
 
 # $(call prove,SCRIPTS)
 prove = $(if $(strip $(1)),PERL5LIB=ci$${PERL5LIB:+:$$PERL5LIB} HAK_TIME_LIMIT=$(TIME_LIMIT) prove --formatter Tally \
@@ -228,8 +231,8 @@ coverage: coverage-test         ## run the tests counting executed lines; prints
 # ---- lint ---------------------------------------------------------------------------------------------------------
 
 # A check that holds for a file leaves build/lint/<check>/<file>.ok, so that only what changed is checked again.
-PROGRAMS   := $(sort $(foreach d,tests tests/support bench fuzz tools/*,$(wildcard $(d)/*.c $(d)/*.cc)))
-FORMATTED  := $(sort $(wildcard include/*.h $(foreach d,src/* tests tests/support bench fuzz tools/*,$(d)/*.c $(d)/*.cc $(d)/*.h)))
+PROGRAMS   := $(sort $(foreach d,tests tests/support bench fuzz fuzz/* tools/*,$(wildcard $(d)/*.c $(d)/*.cc)))
+FORMATTED  := $(sort $(wildcard include/*.h $(foreach d,src/* tests tests/support bench fuzz fuzz/* tools/*,$(d)/*.c $(d)/*.cc $(d)/*.h)))
 LINT_CONFIGS := release checked debug
 LINT_WARN  := -O2 -Werror -Wframe-larger-than=1024 -MMD -MP
 # $(call lint_compile,COMPILER,SOURCE,OUTPUT,CONFIGURATION): C++ with the C++ compiler of the same make
@@ -316,7 +319,7 @@ clean:          ## remove build/
 	rm -rf build
 
 help:           ## this list
-	@awk -F ' *## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' *## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: FORCE all libs bench-build test test-installed soak soak-installed blackbox-test bats-test coverage run man \
         install clean help lint format figures $(LINTS:%=lint-%) $(WHITEBOX_CONFIGS:%=%-test)

@@ -16,6 +16,7 @@ static_assert(HAK_ASAN == 0 || HAK_ASAN == 1, "annotations for AddressSanitizer"
 static_assert(HAK_TSAN == 0 || HAK_TSAN == 1, "built with ThreadSanitizer (no annotations are needed)");
 static_assert(HAK_MSAN == 0 || HAK_MSAN == 1, "annotations for MemorySanitizer");
 static_assert(HAK_VALGRIND == 0 || HAK_VALGRIND == 1, "client requests for Valgrind");
+static_assert(HAK_SCHED == 0 || HAK_SCHED == 1, "scheduling points for controlled schedules");
 
 /* Builds that remember the requested size of every block, and tell it as the usable size. */
 #define HAK_EXACT (HAK_CHECKED + HAK_ASAN + HAK_MSAN + HAK_VALGRIND != 0)
