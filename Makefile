@@ -171,7 +171,7 @@ define script_rules
 build/t/$(1)/%: build/$(1)/tests/% sanitizer/$(1).mk Makefile
 	$$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $$($(1)_ENV),$$($(1)_WRAP) $$<)
 endef
-WHITEBOX_CONFIGS := $(filter-out release checked,$(CONFIGS))
+WHITEBOX_CONFIGS := $(foreach c,$(CONFIGS),$(if $($(c)_KINDS),$(c)))
 $(foreach c,$(WHITEBOX_CONFIGS),$(eval $(call script_rules,$(c))))
 
 # Fuzzing, schedules and what belongs to them. A file adds its test scripts to TESTS_MORE.

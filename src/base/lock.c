@@ -6,16 +6,17 @@
 #include "base/sys.h"
 
 #define WAITERS ((uint64_t)1)
-/* A lock is held for some tens of instructions; longer spinning only helps when the holder is not preempted. */
-#define SPINS 60
+/* A lock is held for some tens of instructions; longer spinning only helps when the holder is not preempted. Under a
+ * scheduler that runs one thread at a time it never does. */
+#define SPINS (HAK_SCHED ? 0 : 60)
 
 #if HAK_DEBUG
-static _Thread_local uint32_t held_ranks;
+_Thread_local uint32_t hak_held_ranks;
 /* Before a wait. A try needs no check, for it waits for nobody: a forked child may try what lies above a lock that its
  * thread was interrupted with. Locks of one rank are shards of one table, only ever tried one under the other. */
-static void rank_check(const struct hak_lock *lock) { hak_assert((held_ranks & ((1U << lock->rank) - 1)) == 0); }
-static void rank_push(const struct hak_lock *lock) { held_ranks |= 1U << lock->rank; }
-static void rank_pop(const struct hak_lock *lock) { held_ranks &= ~(1U << lock->rank); }
+static void rank_check(const struct hak_lock *lock) { hak_assert((hak_held_ranks & ((1U << lock->rank) - 1)) == 0); }
+static void rank_push(const struct hak_lock *lock) { hak_held_ranks |= 1U << lock->rank; }
+static void rank_pop(const struct hak_lock *lock) { hak_held_ranks &= ~(1U << lock->rank); }
 #else
 static void rank_check(const struct hak_lock *lock) { (void)lock; }
 static void rank_push(const struct hak_lock *lock) { (void)lock; }

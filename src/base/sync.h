@@ -1,5 +1,5 @@
 /* All synchronisation: atomics and locks. Nothing else in hakmem touches <stdatomic.h>, so that a reader
- * finds every ordering by one grep, and HAK_POINT is the one place for a scheduling point at each operation.
+ * finds every ordering by one grep, and a scheduling point (point.h) stands at each operation.
  *
  * The memory order is in the operation's name; the comment at each use names the partner. There are no fences:
  * ThreadSanitizer does not see them. The table of all locks and atomics is in docs/ARCHITECTURE.md. */
@@ -7,26 +7,28 @@
 #define HAK_BASE_SYNC_H
 
 #include "base/config.h"
+#include "base/point.h"
 
 #include <stdatomic.h>
 
-#define HAK_POINT() ((void)0)
-
-#define hak_load_rlx(p) (HAK_POINT(), atomic_load_explicit(p, memory_order_relaxed))
-#define hak_load_acq(p) (HAK_POINT(), atomic_load_explicit(p, memory_order_acquire))
-#define hak_store_rlx(p, v) (HAK_POINT(), atomic_store_explicit(p, v, memory_order_relaxed))
-#define hak_store_rel(p, v) (HAK_POINT(), atomic_store_explicit(p, v, memory_order_release))
-#define hak_xchg_acqrel(p, v) (HAK_POINT(), atomic_exchange_explicit(p, v, memory_order_acq_rel))
-#define hak_or_acqrel(p, v) (HAK_POINT(), atomic_fetch_or_explicit(p, v, memory_order_acq_rel))
-#define hak_and_acqrel(p, v) (HAK_POINT(), atomic_fetch_and_explicit(p, v, memory_order_acq_rel))
-#define hak_add_rlx(p, v) (HAK_POINT(), atomic_fetch_add_explicit(p, v, memory_order_relaxed))
-#define hak_sub_rlx(p, v) (HAK_POINT(), atomic_fetch_sub_explicit(p, v, memory_order_relaxed))
+#define hak_load_rlx(p) (HAK_POINT("load", true, p), atomic_load_explicit(p, memory_order_relaxed))
+#define hak_load_acq(p) (HAK_POINT("load", true, p), atomic_load_explicit(p, memory_order_acquire))
+#define hak_store_rlx(p, v) (HAK_POINT("store", false, p), atomic_store_explicit(p, v, memory_order_relaxed))
+#define hak_store_rel(p, v) (HAK_POINT("store", false, p), atomic_store_explicit(p, v, memory_order_release))
+#define hak_xchg_acqrel(p, v) (HAK_POINT("xchg", false, p), atomic_exchange_explicit(p, v, memory_order_acq_rel))
+#define hak_or_acqrel(p, v) (HAK_POINT("or", false, p), atomic_fetch_or_explicit(p, v, memory_order_acq_rel))
+#define hak_and_acqrel(p, v) (HAK_POINT("and", false, p), atomic_fetch_and_explicit(p, v, memory_order_acq_rel))
+#define hak_add_rlx(p, v) (HAK_POINT("add", false, p), atomic_fetch_add_explicit(p, v, memory_order_relaxed))
+#define hak_sub_rlx(p, v) (HAK_POINT("sub", false, p), atomic_fetch_sub_explicit(p, v, memory_order_relaxed))
 /* Compare-and-swap: `*expected` is refreshed on failure, acquire either way, release on success. */
 #define hak_cas_acqrel(p, expected, v)                                                                                 \
-    (HAK_POINT(), atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acq_rel, memory_order_acquire))
+    (HAK_POINT("cas", false, p),                                                                                       \
+     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acq_rel, memory_order_acquire))
 
-/* A counter written by one thread (its owner) and read by any: no read-modify-write needed. */
-#define hak_count_by_owner(p, n) hak_store_rlx(p, hak_load_rlx(p) + (n))
+/* A counter written by one thread (its owner) and read by any: no read-modify-write needed. No scheduling point either,
+ * for nothing is decided by it. */
+#define hak_count_by_owner(p, n)                                                                                       \
+    atomic_store_explicit(p, atomic_load_explicit(p, memory_order_relaxed) + (n), memory_order_relaxed)
 
 /* Makes the compiler forget what it knows of a variable, or of memory, at the cost of no instruction. The hot paths
  * use it where it would otherwise spend one on an address or a value that a memory operand gives for free. */
@@ -67,6 +69,11 @@ struct HAK_TSA(capability("mutex")) hak_lock {
 };
 #define HAK_LOCK_INIT(r)                                                                                               \
     { .rank = (uint8_t)(r) }
+
+#if HAK_DEBUG
+/* The ranks of the locks that this thread holds, a bit each. A scheduler keeps it for each of its threads. */
+extern _Thread_local uint32_t hak_held_ranks;
+#endif
 
 bool hak_lock_try(struct hak_lock *lock) HAK_TRY_ACQUIRE(*lock);
 void hak_lock(struct hak_lock *lock) HAK_ACQUIRE(*lock);

@@ -27,6 +27,7 @@ void hak_sys_set_page_bytes_for_test(size_t bytes) { fake_page_bytes = bytes; }
 
 /* True if a test wants this call to fail. */
 static bool faulted(enum hak_sys_call call, size_t bytes) {
+    HAK_POINT("system call", true, NULL);
     return HAK_TEST && fault_hook != NULL && fault_hook(call, bytes) != 0;
 }
 
@@ -125,6 +126,7 @@ void hak_sys_futex_wake(const void *word, int count) {
 }
 
 uint64_t hak_sys_now_ms(void) {
+    HAK_POINT("clock", true, &fake_now_ms);
     if (HAK_TEST && fake_now_ms != 0) return fake_now_ms;
     struct timespec now;
     int saved = errno;
