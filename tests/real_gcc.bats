@@ -25,11 +25,13 @@ int main() {
 }
 CC
     sed 's/ + unused//' templates.cc >fine.cc
+    local switches
+    switches=$(sed -n 's/^static_assert(\(HAK_[A-Z]*\) == 0 .*/-D\1=0/p' "$root/src/base/config.h" | tr '\n' ' ')
     cat >compile.sh <<SH
 set -e
 while read -r source; do
-    gcc -std=c11 -O2 -g "-ffile-prefix-map=\$PWD=." -Wall -Wextra -D_GNU_SOURCE -I"$root/include" -I"$root/src" -DHAK_CHECKED=0 -DHAK_DEBUG=0 \
-        -DHAK_ASAN=0 -DHAK_TSAN=0 -DHAK_MSAN=0 -DHAK_VALGRIND=0 -DHAK_TEST=0 -c "\$source" -o "\$(basename "\$source").o"
+    gcc -std=c11 -O2 -g "-ffile-prefix-map=\$PWD=." -Wall -Wextra -D_GNU_SOURCE -I"$root/include" -I"$root/src" \
+        $switches -c "\$source" -o "\$(basename "\$source").o"
 done <../sources
 g++ -std=c++17 -O2 -Wall -c ../fine.cc -o fine.o
 g++ fine.o -o fine

@@ -123,10 +123,8 @@ gcc_input() {
 }
 
 gcc_work() {
-    local switch flags=()
-    for switch in CHECKED DEBUG ASAN TSAN MSAN VALGRIND TEST; do
-        flags+=("-DHAK_$switch=0")
-    done
+    local flags=()
+    mapfile -t flags < <(sed -n 's/^static_assert(\(HAK_[A-Z]*\) == 0 .*/-D\1=0/p' "$root/src/base/config.h")
     "$@" gcc -std=c11 -O3 -g "-ffile-prefix-map=$PWD=." -fPIC -D_GNU_SOURCE "${flags[@]}" -I"$root/include" -I"$root/src" -c "$(cat ../source)" -o out.o
     cksum <out.o >result
 }
