@@ -215,6 +215,25 @@ static void the_outgoing_buffer_is_bounded_in_number_and_bytes(void **state) {
     succeeds(fill_the_outgoing_buffer);
 }
 
+static void *deliver_and_leave(void *ptr) {
+    give(ptr);
+    return NULL; /* the end of the thread delivers */
+}
+
+static void flush_what_others_freed(void *argument) {
+    (void)argument;
+    void *ptr = take(CLASS_1024);
+    run_thread(deliver_and_leave, ptr);
+    hak_tcache_flush_all(hak_heap_get());
+    must(hak_slab_stats().slabs_used == 0);
+}
+
+static void a_flush_gives_slabs_back_that_remote_frees_have_emptied(void **state) {
+    (void)state;
+    hak_store_rlx(&hak_options.PREWARM, 0);
+    succeeds(flush_what_others_freed);
+}
+
 /* ---- a second remote free --------------------------------------------------------------------------------------- */
 
 static void **shared_block; /* with the parent, which wants to know the address */
@@ -349,6 +368,7 @@ int main(void) {
         cmocka_unit_test(frees_into_a_parked_heap_release_what_becomes_empty),
         cmocka_unit_test(remote_frees_gather_are_delivered_and_collected),
         cmocka_unit_test(the_outgoing_buffer_is_bounded_in_number_and_bytes),
+        cmocka_unit_test(a_flush_gives_slabs_back_that_remote_frees_have_emptied),
         cmocka_unit_test(a_second_remote_free_is_found_wherever_the_first_one_is),
         cmocka_unit_test(the_limit_per_class_is_met_and_refused_with_enomem),
         cmocka_unit_test(the_check_finds_what_is_broken),

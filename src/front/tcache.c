@@ -291,11 +291,11 @@ void hak_tcache_flush_all(struct hak_heap *heap) {
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         if (heap->state[c].base == NULL) continue;
         flush(heap, c, fill_of(heap, c));
-        hak_heap_give_empty(heap, c);
         note_fill(heap, c);
     }
     hak_remote_deliver(heap);
     hak_remote_collect(heap);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c); /* also what others have emptied */
     hak_heap_leave(heap, was_busy);
 }
 
