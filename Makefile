@@ -225,8 +225,7 @@ blackbox-test: $(TESTS_BLACKBOX) $(SUPPORT_BIN) $(LIBS)  ## the black-box tests 
 bats-test: $(TESTS_BATS) $(SUPPORT_BIN) $(LIBS) $(HAKRUN)  ## the shell-level tests
 	@$(call prove,$(TESTS_BATS))
 
-coverage: coverage-test         ## run the tests counting executed lines; prints lines executed per file
-	@ci/coverage.sh build/coverage
+include ci/coverage.mk
 
 # ---- lint ---------------------------------------------------------------------------------------------------------
 

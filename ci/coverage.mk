@@ -1,0 +1,54 @@
+# make coverage (sanitizer/coverage.mk says what it proves): the white-box tests in the coverage configuration, then the
+# black-box tests and those shell-level tests that need no real program, with preload libraries that count. What any of
+# the three builds executed is executed. ci/coverage.py prints the table and compares with ci/coverage-reasons.txt.
+
+COV          := build/coverage
+COV_MAPPINGS := $(patsubst %,$(COV)/mapping/%.so,coverage $(COVERAGE_PRELOAD))
+COV_LIBS     := $(addprefix $(COV)/preload/,libhakmem.so libhakmem-checked.so hakmem.o)
+COV_LINK      = $(QUIET)mkdir -p $(@D) && clang-14 $(coverage_LDFLAGS)
+
+$(COV)/preload/libhakmem.so: $(coverage-release_OBJ) src/hakmem.map Makefile
+	$(COV_LINK) $(LDFLAGS_SO) -Wl,-soname,$(@F) -o $@ $(filter-out %/embedded.o,$(coverage-release_OBJ))
+$(COV)/preload/libhakmem-checked.so: $(coverage-checked_OBJ) src/hakmem.map Makefile
+	$(COV_LINK) $(LDFLAGS_SO) -Wl,-soname,$(@F) -o $@ $(filter-out %/embedded.o,$(coverage-checked_OBJ))
+# Unlike build/release/hakmem.o not made local: the counters are found through hidden symbols.
+$(COV)/preload/hakmem.o: $(coverage-release_OBJ) Makefile
+	$(QUIET)mkdir -p $(@D) && ld -r -o $@ $(filter-out %/early.o,$(coverage-release_OBJ))
+# All objects of a build, and nothing of a test: only to read the map from counters to source.
+define coverage_mapping
+$(COV)/mapping/$(1).so: $$($(1)_OBJ)
+	$$(COV_LINK) -shared -o $$@ $$($(1)_OBJ)
+endef
+$(foreach c,coverage $(COVERAGE_PRELOAD),$(eval $(call coverage_mapping,$(c))))
+
+# The support programs of the release build, but the one that has hakmem inside.
+$(COV)/support/life_embedded: tests/support/life_embedded.c $(COV)/preload/hakmem.o
+	$(COV_LINK) $(CFLAGS_TEST) -O2 -Iinclude -shared -fPIC -Wl,-Bsymbolic -o $@ $^ -pthread
+$(COV)/support/%: $(REL)/tests/support/% $(COV)/support/life_embedded
+	$(QUIET)ln -f $< $@
+COV_SUPPORT := $(SUPPORT:%=$(COV)/support/%)
+
+COV_ENV = HAK_BUILD="$$PWD/$(COV)/preload" HAK_SUPPORT="$$PWD/$(COV)/support"
+build/t/coverage-release/%: $(REL)/tests/% $(COV)/preload/libhakmem.so
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem.so" HAK_CHECKED=0 HAK_EXPECT=default,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem.so" $<)
+build/t/coverage-checked/%: $(REL)/tests/% $(COV)/preload/libhakmem-checked.so
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem-checked.so" HAK_CHECKED=1 HAK_EXPECT=checked,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem-checked.so" $<)
+build/t/coverage-bats/%: tests/%.bats
+	$(call script,$(COV_ENV),bats --tap $<)
+
+COV_BATS  := startup stats dlopen_embedded
+# Too slow where every byte that the checked library looks at is counted.
+COV_SLOW  := build/t/coverage-checked/blackbox_exchange
+COV_TESTS := $(call tests_of,coverage) $(call only,$(COV_BATS:%=build/t/coverage-bats/%) \
+             $(filter-out $(COV_SLOW),$(foreach c,$(COVERAGE_PRELOAD),$(BLACKBOX:%=build/t/$(c)/%))))
+
+coverage:       ## lines and branches of src/ that no test executes, each with its reason; HTML in build/coverage/html
+	@ci/deps.sh test
+	@rm -rf $(COV)/raw && mkdir -p $(COV)/raw
+	@$(MAKE) coverage-run
+	@ci/coverage.sh $(COV)
+
+coverage-run: $(COV_TESTS) $(COV_LIBS) $(COV_MAPPINGS) $(COV_SUPPORT)
+	@$(call prove,$(COV_TESTS))
+
+.PHONY: coverage-run
