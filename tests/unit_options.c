@@ -129,9 +129,9 @@ static void numbers_are_decimal_or_hexadecimal_with_a_suffix(void **state) {
 
 static void what_is_no_number_is_named_and_the_default_used(void **state) {
     (void)state;
-    static const char *const cases[] = {"",      " ",      "-1",    "+1",    " 1",  "1 ",  "0x",    "0xg",
-                                        "x10",   "1KK",    "1KB",   "1T",    "K",   "1.5", "1,000", "1e6",
-                                        "10K M", "0x10Kx", "0x 10", "seven", "1\t", "0b1", "1/2",   "00x10"};
+    static const char *const cases[] = {
+        "",      " ",   "-",     "+1",     " 1",    "1 ",    "0x",  "0xg", "x10", "1KK",   "1KB", "1T",  "K",  "1.5",
+        "1,000", "1e6", "10K M", "0x10Kx", "0x 10", "seven", "1\t", "0b1", "1/2", "00x10", "--1", "- 1", "1-", "-x"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char variable[64], line[128], shown[32];
         snprintf(shown, sizeof shown, "%s", cases[i]);
@@ -155,6 +155,24 @@ static void a_number_out_of_range_is_clamped_and_the_value_used_is_named(void **
     READ("HAKMEM_BIGCACHE_BLOCK_MAX=1K");
     assert_line("HAKMEM_BIGCACHE_BLOCK_MAX=\"1K\" is out of range 1048576..1099511627776; used: 1048576");
     assert_int_equal(hak_option(BIGCACHE_BLOCK_MAX), 1048576);
+}
+
+static void a_number_below_zero_is_out_of_range_and_the_smallest_used(void **state) {
+    (void)state;
+    static const char *const cases[] = {"-1", "-16", "-0x10", "-3K", "-99999999999999999999"};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char variable[64], line[128];
+        snprintf(variable, sizeof variable, "HAKMEM_PREWARM=%s", cases[i]);
+        snprintf(line, sizeof line, "HAKMEM_PREWARM=\"%s\" is out of range 0..16; used: 0", cases[i]);
+        READ(variable);
+        assert_line(line);
+        assert_int_equal(hak_option(PREWARM), 0);
+    }
+    READ("HAKMEM_TLS_SLOTS_MIN=-1");
+    assert_line("HAKMEM_TLS_SLOTS_MIN=\"-1\" is out of range 1..2048; used: 1");
+    READ("HAKMEM_PREWARM=-0");
+    assert_silent();
+    assert_int_equal(hak_option(PREWARM), 0);
 }
 
 static void a_number_that_64_bits_cannot_hold_is_the_largest(void **state) {
@@ -262,7 +280,7 @@ static void a_value_of_a_megabyte_makes_one_short_line(void **state) {
     memcpy(variable + bytes - 3, "=1", 3);
     READ(variable);
     assert_line("HAKMEM_NNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNN... is not an option and "
-                "ignored; the nearest one is HAKMEM_L25_CONTENTION");
+                "ignored; HAKMEM_HELP=1 lists those that are");
     free(variable);
 }
 
@@ -279,6 +297,7 @@ static void an_unknown_name_is_answered_with_the_nearest_one(void **state) {
     static const struct {
         const char *name, *nearest;
     } cases[] = {{"LGO", "LOG"},
+                 {"OLG", "LOG"},
                  {"LOGS", "LOG"},
                  {"log", "LOG"},
                  {"prewarm", "PREWARM"},
@@ -288,8 +307,9 @@ static void an_unknown_name_is_answered_with_the_nearest_one(void **state) {
                  {"STATSFILE", "STATS_FILE"},
                  {"TLS_SLOT_MAX", "TLS_SLOTS_MAX"},
                  {"TLS_SLOT_MIN", "TLS_SLOTS_MIN"},
-                 {"BIG_CACHE_DECAY", "BIGCACHE_DECAY_MS"},
-                 {"", "LOG"}};
+                 {"STAST_FILE", "STATS_FILE"},
+                 {"PURGE_DELAY", "PURGE_DELAY_MS"},
+                 {"BIG_CACHE_DECAY", "BIGCACHE_DECAY_MS"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char variable[64], line[128];
         snprintf(variable, sizeof variable, "HAKMEM_%s=1", cases[i].name);
@@ -301,13 +321,39 @@ static void an_unknown_name_is_answered_with_the_nearest_one(void **state) {
     }
 }
 
+static void a_name_that_resembles_none_is_not_answered_with_one(void **state) {
+    (void)state;
+    static const char *const cases[] = {"",     "X",     "FOO",     "DEBUG",     "VERBOSE", "ARENAS", "MAX",    "TLS",
+                                        "HOME", "CACHE", "BACKEND", "TLS_CACHE", "LIBRARY", "TRACE",  "PRELOAD"};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char variable[64], line[128];
+        snprintf(variable, sizeof variable, "HAKMEM_%s=1", cases[i]);
+        snprintf(line, sizeof line, "HAKMEM_%s is not an option and ignored; HAKMEM_HELP=1 lists those that are",
+                 cases[i]);
+        READ(variable);
+        assert_line(line);
+    }
+}
+
+static void a_default_gives_way_to_what_is_set_in_silence(void **state) {
+    (void)state;
+    READ("HAKMEM_L25_SHARDS_MAX=8");
+    assert_silent();
+    assert_int_equal(hak_option(L25_SHARDS_MIN), 8);
+    assert_int_equal(hak_option(L25_SHARDS_MAX), 8);
+    READ("HAKMEM_TLS_SLOTS_MAX=1");
+    assert_silent();
+    assert_int_equal(hak_option(TLS_SLOTS_MIN), 1);
+    assert_int_equal(hak_option(TLS_SLOTS_MAX), 1);
+}
+
 static void a_smallest_size_over_the_largest_gives_way(void **state) {
     (void)state;
     READ("HAKMEM_TLS_SLOTS_MIN=100", "HAKMEM_TLS_SLOTS_MAX=50");
     assert_line("HAKMEM_TLS_SLOTS_MIN is over HAKMEM_TLS_SLOTS_MAX; used for both: 50");
     assert_int_equal(hak_option(TLS_SLOTS_MIN), 50);
     assert_int_equal(hak_option(TLS_SLOTS_MAX), 50);
-    READ("HAKMEM_L25_SHARDS_MAX=8");
+    READ("HAKMEM_L25_SHARDS_MAX=8", "HAKMEM_L25_SHARDS_MIN=9");
     assert_line("HAKMEM_L25_SHARDS_MIN is over HAKMEM_L25_SHARDS_MAX; used for both: 8");
     assert_int_equal(hak_option(L25_SHARDS_MIN), 8);
 }
@@ -450,6 +496,7 @@ int main(void) {
         cmocka_unit_test(numbers_are_decimal_or_hexadecimal_with_a_suffix),
         cmocka_unit_test(what_is_no_number_is_named_and_the_default_used),
         cmocka_unit_test(a_number_out_of_range_is_clamped_and_the_value_used_is_named),
+        cmocka_unit_test(a_number_below_zero_is_out_of_range_and_the_smallest_used),
         cmocka_unit_test(a_number_that_64_bits_cannot_hold_is_the_largest),
         cmocka_unit_test(a_switch_is_0_or_1),
         cmocka_unit_test(a_text_with_choices_is_one_of_them),
@@ -459,6 +506,8 @@ int main(void) {
         cmocka_unit_test(a_value_of_a_megabyte_makes_one_short_line),
         cmocka_unit_test(control_characters_are_not_printed),
         cmocka_unit_test(an_unknown_name_is_answered_with_the_nearest_one),
+        cmocka_unit_test(a_name_that_resembles_none_is_not_answered_with_one),
+        cmocka_unit_test(a_default_gives_way_to_what_is_set_in_silence),
         cmocka_unit_test(a_smallest_size_over_the_largest_gives_way),
         cmocka_unit_test(each_option_is_read_into_its_own_field),
         cmocka_unit_test(the_table_has_a_line_per_option_and_aligned_columns),

@@ -152,7 +152,7 @@ static unsigned suffix_shift(char c) {
     }
 }
 
-/* Decimal or 0x, then K, M or G or nothing. What 64 bits cannot hold becomes UINT64_MAX. False: not a number. */
+/* Decimal or 0x, then K, M or G or nothing. What 64 bits cannot hold becomes UINT64_MAX. False: no such number. */
 static bool parse_number(struct piece text, uint64_t *value) {
     bool hex = text.bytes > 2 && text.at[0] == '0' && (text.at[1] == 'x' || text.at[1] == 'X');
     unsigned base = hex ? 16 : 10;
@@ -171,13 +171,15 @@ static bool parse_number(struct piece text, uint64_t *value) {
 
 static void set_number(const struct row *row, struct piece text) {
     uint64_t value = 0;
-    if (!parse_number(text, &value)) {
+    bool minus = text.bytes > 0 && text.at[0] == '-';
+    if (!parse_number((struct piece){text.at + minus, text.bytes - minus}, &value)) {
         complain(row, text, "is not a number");
         return;
     }
-    uint64_t used = value < row->min ? row->min : value > row->max ? row->max : value;
+    bool below = minus && value != 0; /* what is under zero is under every smallest value */
+    uint64_t used = below || value < row->min ? row->min : value > row->max ? row->max : value;
     hak_store_rlx(row->number, used);
-    if (used != value) complain_of_range(row, text);
+    if (below || used != value) complain_of_range(row, text);
 }
 
 static void set_bool(const struct row *row, struct piece text) {
@@ -244,25 +246,33 @@ static unsigned least(unsigned a, unsigned b, unsigned c) {
 
 static char upper(char c) { return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c; }
 
-/* Letters to insert, drop or replace to make `a` into `b`, whatever their case; `b` has at most COMPARED_BYTES. */
+static bool same_letter(char a, char b) { return upper(a) == upper(b); }
+
+/* Letters to insert, drop, replace or swap with their neighbour to make `a` into `b`, whatever their case; `b` has at
+ * most COMPARED_BYTES. The three rows are those of the table for the last three letters of `a`. */
 static unsigned distance(struct piece a, struct piece b) {
-    unsigned row[COMPARED_BYTES + 1];
-    for (unsigned j = 0; j <= b.bytes; j++) row[j] = j;
-    for (size_t i = 0; i < a.bytes; i++) {
-        unsigned diagonal = row[0]++;
-        for (size_t j = 0; j < b.bytes; j++) {
-            unsigned replaced = diagonal + (upper(a.at[i]) != upper(b.at[j]));
-            diagonal = row[j + 1];
-            row[j + 1] = least(diagonal + 1, row[j] + 1, replaced);
+    unsigned room[3][COMPARED_BYTES + 1];
+    for (unsigned j = 0; j <= b.bytes; j++) room[0][j] = j;
+    for (size_t i = 1; i <= a.bytes; i++) {
+        unsigned *row = room[i % 3];
+        const unsigned *last = room[(i + 2) % 3], *before = room[(i + 1) % 3];
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= b.bytes; j++) {
+            bool differ = !same_letter(a.at[i - 1], b.at[j - 1]);
+            row[j] = least(last[j] + 1, row[j - 1] + 1, last[j - 1] + differ);
+            bool swapped = i > 1 && j > 1 && same_letter(a.at[i - 1], b.at[j - 2]) &&
+                           same_letter(a.at[i - 2], b.at[j - 1]);
+            if (swapped) row[j] = least(row[j], before[j - 2] + 1, row[j]);
         }
     }
-    return row[b.bytes];
+    return room[a.bytes % 3][b.bytes];
 }
 
+/* The option that `name` may have been meant for, or NULL: at most a third of its letters are wrong. */
 static const struct row *nearest(struct piece name) {
-    const struct row *best = rows;
-    unsigned best_distance = UINT32_MAX;
-    if (name.bytes > COMPARED_BYTES) name.bytes = COMPARED_BYTES;
+    const struct row *best = NULL;
+    if (name.bytes > COMPARED_BYTES) return NULL;
+    unsigned best_distance = (unsigned)name.bytes / 3 + 1;
     for (const struct row *row = rows; row < rows + ROWS; row++) {
         unsigned d = distance(piece_of(row->name), name);
         if (d >= best_distance) continue;
@@ -277,12 +287,21 @@ static HAK_COLD void complain_of_name(struct piece name) {
     hak_text_head(&line);
     hak_text_str(&line, PREFIX);
     show(&line, name);
-    hak_text_str(&line, " is not an option and ignored; the nearest one is " PREFIX);
-    hak_text_str(&line, nearest(name)->name);
+    hak_text_str(&line, " is not an option and ignored; ");
+    const struct row *near = nearest(name);
+    hak_text_str(&line, near != NULL ? "the nearest one is " PREFIX : PREFIX "HELP=1 lists those that are");
+    if (near != NULL) hak_text_str(&line, near->name);
     hak_text_line(&line, STDERR);
 }
 
 /* ---- the environment ------------------------------------------------------------------------------------ */
+
+/* Whether the environment had the option whose value is at `number`. */
+static bool was_seen(const _Atomic uint64_t *number, uint64_t seen) {
+    size_t i = 0;
+    while (rows[i].number != number) i++;
+    return (seen >> i & 1) != 0;
+}
 
 /* The part behind "HAKMEM_", or NULL for any other variable. */
 static const char *behind_prefix(const char *variable) {
@@ -306,10 +325,13 @@ static void read_variable(const char *text, uint64_t *seen) {
     complain_of_name(name);
 }
 
-/* A smallest value over its largest one: the largest counts. */
-static void order(_Atomic uint64_t *min, const char *min_name, const _Atomic uint64_t *max, const char *max_name) {
+/* A smallest value over its largest one: the largest counts. A smallest value that is only the default gives way in
+ * silence: nobody asked for it. */
+static void order(_Atomic uint64_t *min, const char *min_name, const _Atomic uint64_t *max, const char *max_name,
+                  uint64_t seen) {
     if (hak_load_rlx(min) <= hak_load_rlx(max)) return;
     hak_store_rlx(min, hak_load_rlx(max));
+    if (!was_seen(min, seen)) return;
     struct hak_text line = {.used = 0};
     hak_text_head(&line);
     hak_text_str(&line, min_name);
@@ -398,8 +420,9 @@ void hak_options_init(char **env) {
         const char *text = behind_prefix(*env);
         if (text != NULL) read_variable(text, &seen);
     }
-    order(&hak_options.TLS_SLOTS_MIN, PREFIX "TLS_SLOTS_MIN", &hak_options.TLS_SLOTS_MAX, PREFIX "TLS_SLOTS_MAX");
-    order(&hak_options.L25_SHARDS_MIN, PREFIX "L25_SHARDS_MIN", &hak_options.L25_SHARDS_MAX, PREFIX "L25_SHARDS_MAX");
+    order(&hak_options.TLS_SLOTS_MIN, PREFIX "TLS_SLOTS_MIN", &hak_options.TLS_SLOTS_MAX, PREFIX "TLS_SLOTS_MAX", seen);
+    order(&hak_options.L25_SHARDS_MIN, PREFIX "L25_SHARDS_MIN", &hak_options.L25_SHARDS_MAX, PREFIX "L25_SHARDS_MAX",
+          seen);
     if (hak_option(HELP)) print_table();
 }
 
