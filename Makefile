@@ -159,9 +159,9 @@ script = @mkdir -p $(@D); { echo '\#!/bin/sh'; echo "cd '$(CURDIR)' && unset MAK
          echo "export $(TEST_ENV)"; echo 'exec env $(1) timeout -k 10 "$${HAK_TIME_LIMIT:-15m}" $(2)'; } >$@
 
 build/t/release/%: $(REL)/tests/% $(REL)/libhakmem.so Makefile
-	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP HAK_LIB="$$HAK_BUILD/libhakmem.so" HAK_CHECKED=0 HAK_EXPECT=default,env LD_PRELOAD="$$HAK_BUILD/libhakmem.so" $<)
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP HAK_LIB="$$HAK_BUILD/libhakmem.so" HAK_EXPECT=default,env LD_PRELOAD="$$HAK_BUILD/libhakmem.so" $<)
 build/t/checked/%: $(REL)/tests/% $(REL)/libhakmem-checked.so Makefile
-	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP HAK_LIB="$$HAK_BUILD/libhakmem-checked.so" HAK_CHECKED=1 HAK_EXPECT=checked,env LD_PRELOAD="$$HAK_BUILD/libhakmem-checked.so" $<)
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP HAK_LIB="$$HAK_BUILD/libhakmem-checked.so" HAK_EXPECT=checked,env LD_PRELOAD="$$HAK_BUILD/libhakmem-checked.so" $<)
 build/t/bats/%: tests/%.bats Makefile
 	$(call script,,bats --tap $<)
 build/t/lint/%: Makefile ci/check.sh

@@ -30,9 +30,9 @@ COV_SUPPORT := $(SUPPORT:%=$(COV)/support/%)
 
 COV_ENV = HAK_BUILD="$$PWD/$(COV)/preload" HAK_SUPPORT="$$PWD/$(COV)/support"
 build/t/coverage-release/%: $(REL)/tests/% $(COV)/preload/libhakmem.so
-	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem.so" HAK_CHECKED=0 HAK_EXPECT=default,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem.so" $<)
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem.so" HAK_EXPECT=default,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem.so" $<)
 build/t/coverage-checked/%: $(REL)/tests/% $(COV)/preload/libhakmem-checked.so
-	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem-checked.so" HAK_CHECKED=1 HAK_EXPECT=checked,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem-checked.so" $<)
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem-checked.so" HAK_EXPECT=checked,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem-checked.so" $<)
 build/t/coverage-bats/%: tests/%.bats
 	$(call script,$(COV_ENV),bats --tap $<)
 

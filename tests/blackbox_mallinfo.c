@@ -12,7 +12,10 @@
 
 #define MIB ((size_t)1 << 20)
 
-static bool checked_build(void) { return getenv("HAK_CHECKED") && strcmp(getenv("HAK_CHECKED"), "1") == 0; }
+static bool checked_build(void) {
+    const char *expect = getenv("HAK_EXPECT");
+    return expect && strcmp(expect, "checked") == 0;
+}
 
 static void *(*volatile v_malloc)(size_t) = malloc;
 static void (*volatile v_free)(void *) = free;
