@@ -14,8 +14,10 @@ struct hak_point {
     bool contended; /* kept by the scheduler: two threads have met here, and one of them wrote */
 };
 
-#if HAK_SCHED
+/* The scheduler's. Nobody else calls it or has it. */
 void hak_point_reached(struct hak_point *point, const volatile void *object);
+
+#if HAK_SCHED
 /* Not in .data: what the scheduler has learned outlives the state of the allocator. */
 #define HAK_POINT(name, reads, object)                                                                                 \
     (__extension__({                                                                                                   \
@@ -23,8 +25,16 @@ void hak_point_reached(struct hak_point *point, const volatile void *object);
             .operation = name, .file = __FILE__, .line = __LINE__, .reads_only = reads};                               \
         hak_point_reached(&hak_here, object);                                                                          \
     }))
+/* A point behind the computation of `value`, which may have points of its own; gives the value. */
+#define HAK_POINT_THEN(name, reads, object, value)                                                                     \
+    (__extension__({                                                                                                   \
+        __typeof__(value) hak_value = (value);                                                                         \
+        HAK_POINT(name, reads, object);                                                                                \
+        hak_value;                                                                                                     \
+    }))
 #else
 #define HAK_POINT(name, reads, object) ((void)0)
+#define HAK_POINT_THEN(name, reads, object, value) (value)
 #endif
 
 #endif

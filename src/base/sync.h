@@ -13,17 +13,17 @@
 
 #define hak_load_rlx(p) (HAK_POINT("load", true, p), atomic_load_explicit(p, memory_order_relaxed))
 #define hak_load_acq(p) (HAK_POINT("load", true, p), atomic_load_explicit(p, memory_order_acquire))
-#define hak_store_rlx(p, v) (HAK_POINT("store", false, p), atomic_store_explicit(p, v, memory_order_relaxed))
-#define hak_store_rel(p, v) (HAK_POINT("store", false, p), atomic_store_explicit(p, v, memory_order_release))
-#define hak_xchg_acqrel(p, v) (HAK_POINT("xchg", false, p), atomic_exchange_explicit(p, v, memory_order_acq_rel))
-#define hak_or_acqrel(p, v) (HAK_POINT("or", false, p), atomic_fetch_or_explicit(p, v, memory_order_acq_rel))
-#define hak_and_acqrel(p, v) (HAK_POINT("and", false, p), atomic_fetch_and_explicit(p, v, memory_order_acq_rel))
-#define hak_add_rlx(p, v) (HAK_POINT("add", false, p), atomic_fetch_add_explicit(p, v, memory_order_relaxed))
-#define hak_sub_rlx(p, v) (HAK_POINT("sub", false, p), atomic_fetch_sub_explicit(p, v, memory_order_relaxed))
+#define hak_store_rlx(p, v) atomic_store_explicit(p, HAK_POINT_THEN("store", false, p, v), memory_order_relaxed)
+#define hak_store_rel(p, v) atomic_store_explicit(p, HAK_POINT_THEN("store", false, p, v), memory_order_release)
+#define hak_xchg_acqrel(p, v) atomic_exchange_explicit(p, HAK_POINT_THEN("xchg", false, p, v), memory_order_acq_rel)
+#define hak_or_acqrel(p, v) atomic_fetch_or_explicit(p, HAK_POINT_THEN("or", false, p, v), memory_order_acq_rel)
+#define hak_and_acqrel(p, v) atomic_fetch_and_explicit(p, HAK_POINT_THEN("and", false, p, v), memory_order_acq_rel)
+#define hak_add_rlx(p, v) atomic_fetch_add_explicit(p, HAK_POINT_THEN("add", false, p, v), memory_order_relaxed)
+#define hak_sub_rlx(p, v) atomic_fetch_sub_explicit(p, HAK_POINT_THEN("sub", false, p, v), memory_order_relaxed)
 /* Compare-and-swap: `*expected` is refreshed on failure, acquire either way, release on success. */
 #define hak_cas_acqrel(p, expected, v)                                                                                 \
-    (HAK_POINT("cas", false, p),                                                                                       \
-     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acq_rel, memory_order_acquire))
+    atomic_compare_exchange_strong_explicit(p, expected, HAK_POINT_THEN("cas", false, p, v), memory_order_acq_rel,     \
+                                            memory_order_acquire)
 
 /* A counter written by one thread (its owner) and read by any: no read-modify-write needed. No scheduling point either,
  * for nothing is decided by it. */

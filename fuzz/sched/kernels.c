@@ -1,0 +1,380 @@
+/* The kernels (kernels.h). What each thread does is a few calls, so that all schedules with a bounded number of
+ * preemptions can be tried. The caches are made as small as they go: every call then reaches the slow paths. */
+#include "kernels.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "strategy.h"
+#include "world.h"
+
+#include "base/options.h"
+#include "base/size_class.h"
+#include "base/sync.h"
+#include "base/sys.h"
+#include "front/heap.h"
+#include "hakmem.h"
+#include "pages/region.h"
+#include "stores/bigcache.h"
+#include "stores/l25.h"
+#include "stores/l25_table.h"
+#include "stores/slab.h"
+#include "stores/superslab.h"
+
+#define must(condition)                                                                                                \
+    do                                                                                                                 \
+        if (!(condition)) sched_finding("not true: " #condition);                                                      \
+    while (0)
+#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
+
+#define SMALL 64
+#define PER_SLAB (HAK_SLAB_BYTES / SMALL)
+#define RUN (100 * HAK_KIB)
+#define BIG (2 * HAK_MIB)
+
+/* ---- blocks that show when two have the same memory ------------------------------------------------------------ */
+
+static _Atomic uint64_t stamps; /* relaxed: it must not order what the allocator should */
+
+static uint64_t *make(size_t size) {
+    uint64_t *block = hak_malloc(size);
+    must(block != NULL);
+    block[0] = size;
+    block[1] = atomic_fetch_add_explicit(&stamps, 1, memory_order_relaxed);
+    block[size / sizeof *block - 1] = block[1];
+    return block;
+}
+
+static void drop(uint64_t *block) {
+    must(block[0] >= 32 && block[1] == block[block[0] / sizeof *block - 1]);
+    memset(block, 0, 16);
+    hak_free(block);
+}
+
+static uint64_t *left[PER_SLAB + 8]; /* made before the run, for the threads to free */
+
+static void small_caches(void) {
+    set_option(TLS_SLOTS_MIN, 1);
+    set_option(TLS_SLOTS_MAX, 1);
+    set_option(PREWARM, 0);
+    set_option(REMOTE_BYTES, 0);
+}
+
+static void leave_small(unsigned count) {
+    small_caches();
+    for (unsigned i = 0; i < count; i++) left[i] = make(SMALL);
+}
+
+/* A thread that does this and ends, before the run. */
+static enum sched_backend backend;
+static void run_and_end(void (*body)(void)) {
+    static const struct sched_schedule none;
+    struct replay replay = {.schedule = &none};
+    const struct sched_config config = {
+        .backend = backend, .choose = replay_choose, .data = &replay, .steps_max = UINT32_MAX};
+    sched_run(&config, &(struct sched_program){.threads = 1, .body = {body}});
+}
+
+static void drop_0(void) { drop(left[0]); }
+static void drop_1(void) { drop(left[1]); }
+static void drop_2(void) { drop(left[2]); }
+static void drop_1_and_2(void) {
+    drop(left[1]);
+    drop(left[2]);
+}
+static void nothing(void) {}
+
+/* ---- remote frees, ends of threads, adoption -------------------------------------------------------------------- */
+
+static void leave_three(void) { leave_small(3); }
+
+static void make_and_drop_two(void) {
+    uint64_t *a = make(SMALL), *b = make(SMALL);
+    drop(a);
+    drop(b);
+}
+
+static void drop_then_make(void) {
+    drop(left[2]);
+    make_and_drop_two();
+}
+
+static void make_other_then_small(void) {
+    uint64_t *other = make(512), *small = make(SMALL);
+    drop(small);
+    drop(other);
+}
+
+static void drop_1_then_make(void) {
+    drop(left[1]);
+    make_and_drop_two();
+}
+
+/* The blocks belong to a parked heap, which whoever comes first takes over, or adopts from. */
+static void leave_parked_three(void) {
+    small_caches();
+    run_and_end(leave_three);
+}
+static void make_one_and_drop(void) { drop(make(SMALL)); }
+
+/* A full slab and one block more: the slab is in no list of its owner, and comes back by the first remote free. */
+static void leave_full_slab(void) { leave_small(PER_SLAB + 1); }
+static void drop_rest(void) {
+    for (unsigned i = 2; i < PER_SLAB + 1; i++) drop(left[i]);
+}
+
+/* ---- pools ------------------------------------------------------------------------------------------------------ */
+
+static void make_and_drop_run(void) { drop(make(RUN)); }
+static void two_runs(void) {
+    uint64_t *a = make(RUN), *b = make(RUN / 2);
+    drop(a);
+    drop(b);
+}
+
+static void busy_shards(void) {
+    set_option(L25_LOAD, 1);
+    set_option(L25_CHECK_MS, 1);
+    for (unsigned i = 0; i < 2 * 64 + 1; i++) drop(make(RUN));
+    left[0] = make(RUN);
+    world_advance_ms(10);
+}
+static void expand_shards(void) { hak_l25_table_tick(); }
+static void drop_0_then_run(void) {
+    drop(left[0]);
+    make_and_drop_run();
+}
+static void has_expanded(void) { must(hak_l25_stats().shards == 128 && hak_l25_stats().expansions == 1); }
+
+static void drop_big(void) { drop(make(BIG)); }
+static void two_big(void) {
+    uint64_t *a = make(BIG), *b = make(BIG + BIG / 8);
+    drop(a);
+    drop(b);
+}
+static void cached_big(void) {
+    drop(make(BIG));
+    set_option(BIGCACHE_MAPPED, 2 * BIG);
+}
+static void grow_big(void) {
+    uint64_t *block = make(BIG);
+    block = hak_realloc(block, 2 * BIG);
+    must(block != NULL && block[0] == BIG);
+    drop(block);
+}
+
+/* One entry below the load at which the table of 256 buckets doubles. */
+static void nearly_full_table(void) {
+    enum { ENTRIES = 191 };
+    static uint64_t *blocks[ENTRIES];
+    set_option(BIGCACHE_RESIDENT, (1024 * HAK_MIB));
+    for (unsigned i = 0; i < ENTRIES; i++) blocks[i] = make(HAK_MIB + 64 * HAK_KIB);
+    for (unsigned i = 0; i < ENTRIES; i++) drop(blocks[i]);
+    left[0] = make(BIG);
+    left[1] = make(BIG);
+}
+static void has_grown(void) { must(hak_big_stats().buckets == 512 && hak_big_stats().resizes == 1); }
+
+/* ---- region map, giving back ------------------------------------------------------------------------------------ */
+
+static void purge(void) { hak_purge(); }
+
+static void look_at_left(void) {
+    /* It may be gone by now, and somebody else's: any answer will do, but an answer. */
+    (void)hak_is_owned(left[0]);
+    (void)hak_is_owned((char *)left[0] + HAK_MIB);
+}
+
+static void leave_run(void) { left[0] = make(RUN); }
+static void drop_and_unmap(void) {
+    drop(left[0]);
+    hak_purge();
+}
+
+#define FAR_AWAY ((char *)((uintptr_t)1 << 40))
+static void enter_far(unsigned granule) {
+    char *at = FAR_AWAY + granule * HAK_GRANULE;
+    must(hak_region_reserve(at, HAK_GRANULE));
+    hak_region_set(at, HAK_GRANULE, 16 + granule, HAK_KIND_FREE_SLAB, NULL);
+    must(hak_region_lookup(at).owner == 16 + granule);
+}
+static void enter_far_0(void) { enter_far(0); }
+static void enter_far_1(void) { enter_far(1); }
+static void far_is_entered(void) {
+    must(hak_region_lookup(FAR_AWAY).owner == 16 && hak_region_lookup(FAR_AWAY + HAK_GRANULE).owner == 17);
+}
+
+static void idle_slabs(void) {
+    leave_small(2);
+    set_option(RETAIN_BYTES, 0);
+    set_option(RETAIN_PERCENT, 0);
+    drop(make(4 * HAK_KIB));
+    hak_thread_flush();
+    world_advance_ms(100000);
+}
+static void decay_slabs(void) { hak_slab_decay(hak_sys_now_ms()); }
+static void page_and_drop(void) { drop(make(4 * HAK_KIB)); }
+
+static void decay_runs(void) { hak_l25_decay(hak_sys_now_ms()); }
+static void idle_runs(void) {
+    drop(make(RUN));
+    left[0] = make(RUN);
+    set_option(RETAIN_BYTES, 0);
+    world_advance_ms(100000);
+    hak_l25_table_tick();
+}
+
+static void decay_big(void) { hak_big_decay(hak_sys_now_ms()); }
+static void idle_big(void) {
+    drop(make(BIG));
+    world_advance_ms(100000);
+}
+
+/* ---- the shared heap, locks ---------------------------------------------------------------------------------------
+ */
+
+/* The thread has no heap any more and gets none. */
+static void die_and_make(void) { make_and_drop_two(); }
+
+static struct hak_lock tested_lock = HAK_LOCK_INIT(HAK_RANK_META);
+static unsigned inside, entered;
+static void lock_and_count(void) {
+    for (int i = 0; i < 2; i++) {
+        hak_lock(&tested_lock);
+        must(inside++ == 0);
+        sched_yield_here();
+        entered++;
+        inside--;
+        hak_unlock(&tested_lock);
+    }
+}
+static void open_lock(void) { inside = entered = 0; }
+static void all_entered(void) { must(entered == 6 && hak_load_rlx(&tested_lock.word) == 0); }
+
+/* ---- the table -----------------------------------------------------------------------------------------------------
+ */
+
+const struct kernel kernels[] = {
+    {.name = "remote_collect",
+     .what = "remote frees against the owner's collect",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {make_and_drop_two, drop_0, drop_1}, .owner = true},
+     .check = drop_2},
+    {.name = "remote_full_slab",
+     .what = "the first remote frees of a full slab against its owner",
+     .setup = leave_full_slab,
+     .program = {.threads = 3, .body = {make_one_and_drop, drop_0, drop_1}, .owner = true},
+     .check = drop_rest},
+    {.name = "exit_remote",
+     .what = "a thread's end against remote frees",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {nothing, drop_0, drop_1}, .owner = true},
+     .check = drop_2},
+    {.name = "exit_remote_adopt",
+     .what = "a thread's end against a remote free and an adoption",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {drop_0, drop_1, make_and_drop_two}, .owner = true},
+     .check = drop_2},
+    {.name = "exit_first_free",
+     .what = "a thread's end, a thread whose first call is free, and an adoption",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {drop_0, drop_1_then_make, make_other_then_small}, .owner = true},
+     .check = drop_2},
+    {.name = "first_free_adopt",
+     .what = "a thread whose first call is free against an adoption from the heap that it takes over",
+     .setup = leave_parked_three,
+     .program = {.threads = 3, .body = {make_one_and_drop, drop_0, drop_1_then_make}, .owner = true},
+     .check = drop_2},
+    {.name = "adopt_adopt",
+     .what = "two threads adopt from a thread that ended",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {drop_0, make_other_then_small, drop_then_make}, .owner = true},
+     .check = drop_1},
+    {.name = "shared_heap",
+     .what = "threads without a heap against each other and a remote free",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {drop_0, drop_1, drop_2}, .afterlife = die_and_make, .owner = true},
+     .check = nothing},
+    {.name = "l25_exchange",
+     .what = "allocate and free in one shard",
+     .setup = leave_run,
+     .program = {.threads = 3, .body = {two_runs, drop_0, make_and_drop_run}},
+     .check = nothing},
+    {.name = "l25_expand",
+     .what = "the shard table's growth against allocate and free",
+     .setup = busy_shards,
+     .program = {.threads = 3, .body = {expand_shards, drop_0_then_run, make_and_drop_run}},
+     .check = has_expanded},
+    {.name = "l25_decay",
+     .what = "decay of the L2.5 pool against reuse",
+     .setup = idle_runs,
+     .program = {.threads = 3, .body = {decay_runs, drop_0_then_run, make_and_drop_run}},
+     .check = nothing},
+    {.name = "big_exchange",
+     .what = "BigCache: put, get, evict",
+     .setup = cached_big,
+     .program = {.threads = 3, .body = {two_big, drop_big, grow_big}},
+     .check = nothing},
+    {.name = "big_grow",
+     .what = "BigCache: the table's growth against put and get",
+     .setup = nearly_full_table,
+     .program = {.threads = 3, .body = {drop_0, drop_1, drop_big}},
+     .check = has_grown},
+    {.name = "big_decay",
+     .what = "BigCache: decay against put and get",
+     .setup = idle_big,
+     .program = {.threads = 3, .body = {decay_big, two_big, drop_big}},
+     .check = nothing},
+    {.name = "region_unmap",
+     .what = "region entries that come and go against lookups",
+     .setup = leave_run,
+     .program = {.threads = 3, .body = {drop_and_unmap, look_at_left, two_big}},
+     .check = nothing},
+    {.name = "region_leaf",
+     .what = "two threads need the same new leaf",
+     .setup = nothing,
+     .program = {.threads = 2, .body = {enter_far_0, enter_far_1}},
+     .check = far_is_entered},
+    {.name = "slab_decay",
+     .what = "decay of slabs against reuse and remote frees",
+     .setup = idle_slabs,
+     .program = {.threads = 3, .body = {decay_slabs, drop_0, page_and_drop}},
+     .check = drop_1},
+    {.name = "slab_purge",
+     .what = "purge of everything against use",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {purge, make_and_drop_two, drop_0}},
+     .check = drop_1_and_2},
+    {.name = "lock",
+     .what = "three threads at one lock",
+     .setup = open_lock,
+     .program = {.threads = 3, .body = {lock_and_count, lock_and_count, lock_and_count}},
+     .check = all_entered},
+};
+const size_t kernel_count = sizeof kernels / sizeof *kernels;
+
+/* ---- a run
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* Everything is freed: all invariants hold, nothing is live, and all that is kept for reuse can be given back. */
+static void check_all(void) {
+    must(hak_heap_check() && hak_superslab_check() && hak_l25_check() && hak_big_check());
+    hak_purge();
+    must(hak_heap_check() && hak_superslab_check() && hak_l25_check() && hak_big_check());
+    struct hak_front_stats front;
+    hak_front_stats(&front);
+    must(front.live_blocks[0] == 0 && front.live_blocks[1] == 0);
+    must(hak_l25_stats().live_blocks == 0 && hak_l25_stats().mapped_bytes == 0);
+    must(hak_big_stats().live_blocks == 0 && hak_big_stats().mapped_bytes == 0);
+    must(hak_slab_stats().slabs_used == 0 && hak_slab_stats().superslabs == 0);
+}
+
+void kernel_run(const struct kernel *kernel, const struct sched_config *config) {
+    world_reset();
+    backend = config->backend;
+    atomic_store_explicit(&stamps, 1, memory_order_relaxed);
+    kernel->setup();
+    sched_run(config, &kernel->program);
+    kernel->check();
+    check_all();
+}

@@ -1,0 +1,56 @@
+# The deterministic scheduler (fuzz/sched/README.md). The allocator's objects become one whose calls of the C library go
+# to world.c, and whose static variables lie in sections that world.c saves and puts back.
+
+SCHED_CONFIGS := sched schedasan schedtsan
+SCHED_CALLS   := mmap munmap mremap madvise mprotect syscall pthread_self pthread_key_create pthread_key_delete \
+                 pthread_getspecific pthread_setspecific abort
+SCHED_ENGINE  := sched fibers threads world strategy
+
+define sched_rules
+# Not seen by ThreadSanitizer: the turn, and what is handed on with it.
+build/$(1)/sched/%.o: fuzz/sched/%.c build/$(1)/flags fuzz/sched/sched.mk
+	@mkdir -p $$(@D)
+	$$(QUIET)$$(filter-out -fsanitize=thread,$$($(1)_COMPILE_TEST)) $$(WARN_C) -MMD -MP -c -o $$@ $$<
+build/$(1)/sched/kernels.o build/$(1)/sched/planted.o: build/$(1)/sched/%.o: fuzz/sched/%.c build/$(1)/flags fuzz/sched/sched.mk
+	@mkdir -p $$(@D)
+	$$(QUIET)$$($(1)_COMPILE_TEST) $$(WARN_C) -MMD -MP -c -o $$@ $$<
+
+build/$(1)/sched/world-hakmem.o: $$($(1)_OBJ) fuzz/sched/sched.mk
+	@mkdir -p $$(@D)
+	$$(QUIET)ld -r -o $$@.tmp $$($(1)_OBJ) && objcopy $$(foreach s,$$(SCHED_CALLS),--redefine-sym $$(s)=world_$$(s)) \
+	--rename-section .bss=hak_bss $$(foreach s,.data .data.rel .data.rel.local,--rename-section $$(s)=hak_data) $$@.tmp $$@ && rm $$@.tmp
+
+build/$(1)/sched/sched: build/$(1)/sched/kernels.o
+build/$(1)/sched/sched-planted: build/$(1)/sched/planted.o
+build/$(1)/sched/sched build/$(1)/sched/sched-planted: $$(SCHED_ENGINE:%=build/$(1)/sched/%.o) build/$(1)/sched/main.o \
+                                                       build/$(1)/sched/world-hakmem.o
+	$$(QUIET)$$($(1)_CXX) $$($(1)_FLAGS) -o $$@ $$^ $$($(1)_LDFLAGS) -pthread
+
+-include $$(wildcard build/$(1)/sched/*.d)
+endef
+$(foreach c,$(SCHED_CONFIGS),$(eval $(call sched_rules,$(c))))
+
+# ---- tests: what `make test` runs in a few seconds, and `make sched-test` in some minutes -----------------------------
+
+# $(call sched_script,CONFIG,NAME,ARGUMENTS)
+define sched_script
+build/t/$(1)/$(2): build/$(1)/sched/sched ci/check.sh Makefile fuzz/sched/sched.mk
+	$$(call script,$$(tsan_ENV),ci/check.sh "$(1): $(3)" build/$(1)/sched/sched $(3) --found build/$(1)/found)
+endef
+$(eval $(call sched_script,sched,one_preemption,exhaustive --bound 1))
+$(eval $(call sched_script,sched,pct,pct --runs 500))
+$(eval $(call sched_script,schedasan,random,random --runs 20))
+$(eval $(call sched_script,schedtsan,random,random --runs 50))
+$(eval $(call sched_script,sched,two_preemptions,exhaustive --bound 2))
+$(eval $(call sched_script,sched,pct_deep,pct --runs 20000 --depth 4))
+$(eval $(call sched_script,schedasan,pct_long,pct --runs 2000))
+$(eval $(call sched_script,schedtsan,pct_long,pct --runs 1000))
+
+build/t/sched/planted: fuzz/sched/planted.bats build/sched/sched/sched-planted build/schedtsan/sched/sched-planted Makefile
+	$(call script,,bats --tap $<)
+
+TESTS_MORE  += $(addprefix build/t/,sched/planted sched/one_preemption sched/pct schedasan/random schedtsan/random)
+SCHED_TESTS := $(addprefix build/t/,sched/planted sched/two_preemptions sched/pct_deep schedasan/pct_long schedtsan/pct_long)
+sched-test: $(SCHED_TESTS)  ## every schedule of the concurrent kernels up to two preemptions, and many deeper ones
+	@$(call prove,$(SCHED_TESTS))
+.PHONY: sched-test
