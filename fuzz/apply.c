@@ -37,9 +37,9 @@ struct request {
 
 /* ---- judging what came ---------------------------------------------------------------------------------------- */
 
-/* Exact builds ask for one byte more than the caller; a large block of the checked build has a guard page instead. */
+/* Exact builds ask for more than the caller; a large block of the checked build has a guard page instead. */
 static uint8_t layer_of(size_t bytes, size_t align) {
-    size_t wanted = bytes + (HAK_EXACT && !(HAK_CHECKED && bytes > HAK_L25_MAX));
+    size_t wanted = HAK_EXACT && !(HAK_CHECKED && bytes > HAK_L25_MAX) ? bytes + HAK_EXACT_SLACK : bytes;
     size_t rounded = align <= HAK_MIN_ALIGN ? wanted : hak_round_up(wanted == 0 ? 1 : wanted, align);
     if (rounded <= HAK_TINY_MAX) return HAK_LAYER_TINY;
     if (rounded <= HAK_MID_MAX) return HAK_LAYER_MID;
@@ -570,6 +570,11 @@ static bool set_profile(uint8_t profile) {
     }
 }
 
+void fuzz_profile_reset(void) {
+    hak_options_reset_for_test();
+    hak_mallopt(M_PERTURB, 0);
+}
+
 void fuzz_run_begin(struct fuzz_run *run, const struct fuzz_input *input) {
     if (null_fd < 0) null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (run->model == NULL) run->model = fuzz_model_create();
@@ -582,6 +587,8 @@ void fuzz_run_begin(struct fuzz_run *run, const struct fuzz_input *input) {
         run->pass_time = pass_time_of_single;
         hak_sys_set_now_for_test(clock_ms);
     }
+    hak_free(hak_malloc(1)); /* a heap for this thread, or the first input would differ from the others */
+    hak_purge();
     fuzz_model_begin(run->model, input->config.seed);
 }
 
@@ -609,12 +616,11 @@ void fuzz_run_end(struct fuzz_run *run) {
     if (run->single) fuzz_model_verify_all(run->model, &at);
     fuzz_free_all(run, &at);
     if (run->single) fuzz_model_compare_stats(run->model, &at);
-    hak_options_reset_for_test();
-    hak_mallopt(M_PERTURB, 0);
+    fuzz_profile_reset();
     if (run->single) pass_time_of_single(run, 7200000); /* what was refused once is asked for again */
     hak_purge();
     fuzz_check_structures(&at);
-    fuzz_check_nothing_left(&at);
+    fuzz_check_nothing_left(run->model, &at, run->may_lose);
     reset();
 }
 

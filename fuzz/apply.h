@@ -16,6 +16,7 @@ struct fuzz_run {
     struct fuzz_model *model;
     bool single;   /* one thread: the clock is ours, statistics are compared at every step */
     bool may_fail; /* the system or an option may refuse any request: NULL is an answer, with ENOMEM */
+    bool may_lose; /* the target has let a call fail without which address space cannot be given back */
     fuzz_control *control;
     /* TIME; NULL: the clock of a single run. */
     void (*pass_time)(struct fuzz_run *run, uint64_t ms);
@@ -32,6 +33,9 @@ void fuzz_run_begin(struct fuzz_run *run, const struct fuzz_input *input);
 bool fuzz_apply(struct fuzz_run *run, const struct fuzz_at *at);
 /* An allocation and a free for a target's own use, checked like all others; into and out of a slot. */
 bool fuzz_apply_op(struct fuzz_run *run, const struct fuzz_at *at, struct fuzz_op op);
+
+/* Options back to their defaults, in mid-run: with a limit gone, requests are met again. */
+void fuzz_profile_reset(void);
 
 /* All blocks in slots are verified and freed. */
 void fuzz_free_all(struct fuzz_run *run, const struct fuzz_at *at);

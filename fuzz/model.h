@@ -47,12 +47,15 @@ struct fuzz_block *fuzz_model_take(struct fuzz_model *model, uint8_t slot);
 /* Puts a block into a slot; false if another thread was faster. */
 bool fuzz_model_put(struct fuzz_model *model, uint8_t slot, struct fuzz_block *block);
 
+/* True if a live block in a slot starts at `ptr`. For the only thread. */
+bool fuzz_model_is_start(struct fuzz_model *model, const void *ptr);
+
 /* A block begins to be the program's: no byte of it may be another's. Writes its content. */
 void fuzz_model_enter(struct fuzz_model *model, const struct fuzz_at *at, struct fuzz_block *block);
 /* The same for a block that has its content: a realloc that failed. */
 void fuzz_model_reenter(struct fuzz_model *model, const struct fuzz_at *at, struct fuzz_block *block);
 /* It ends to be: to be called *before* it goes back, for the next moment it may be another's. */
-void fuzz_model_leave(struct fuzz_model *model, const struct fuzz_at *at, struct fuzz_block *block);
+void fuzz_model_leave(struct fuzz_model *model, const struct fuzz_at *at, const struct fuzz_block *block);
 
 /* The content, as far as it is written (all of a small block, of a large one the ends and a line here and there). */
 void fuzz_model_write(struct fuzz_block *block);
@@ -67,7 +70,8 @@ void fuzz_model_verify_all(struct fuzz_model *model, const struct fuzz_at *at);
 void fuzz_model_compare_stats(struct fuzz_model *model, const struct fuzz_at *at);
 /* The invariants of heap, superslabs, L2.5 pool and BigCache. */
 void fuzz_check_structures(const struct fuzz_at *at);
-/* Nothing is live, cached or mapped but metadata. */
-void fuzz_check_nothing_left(const struct fuzz_at *at);
+/* Nothing is live, cached or mapped but metadata, and what was lost before this input. `may_lose`: the system refused
+ * what would have been needed to give address space back; only the mappings may then be more. */
+void fuzz_check_nothing_left(struct fuzz_model *model, const struct fuzz_at *at, bool may_lose);
 
 #endif
