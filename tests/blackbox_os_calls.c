@@ -1,0 +1,339 @@
+/* build: -rdynamic */
+/* The system refuses: each call that hakmem makes of it, at each place of the source, with each error. A scenario runs
+ * once to learn which places there are. Then it runs anew for each place and error, where the first call from there
+ * fails, or all of them do: every request is met or refused with ENOMEM, and all is well again once the system is.
+ * The places are compared with those in the machine code, so that a new call without a test fails here; the table goes
+ * out as comments. */
+#include "support/api_child.h"
+#include "support/os_calls.h"
+
+#include <linux/memfd.h>
+#include <sys/wait.h>
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+
+/* ---- the scenario, in a process of its own ---- */
+
+#define must(condition) api_child_check(condition)
+
+/* Whether requests may be refused. */
+static bool may_fail(void) { return atomic_load(&os_page->phase) != OS_RECOVERY; }
+
+static void *met_or_refused(void *ptr) {
+    must(ptr != NULL || (may_fail() && errno == ENOMEM));
+    if (ptr == NULL) atomic_fetch_add(&os_page->without_memory, 1);
+    return ptr;
+}
+
+/* Each page of a block says whose it is. */
+static void stamp(char *ptr, size_t bytes) {
+    for (size_t at = 0; at + sizeof ptr <= bytes; at += 4096)
+        memcpy(ptr + at, &(uintptr_t){(uintptr_t)bytes + at}, sizeof ptr);
+}
+static bool is_stamped(const char *ptr, size_t bytes, size_t upto) {
+    for (size_t at = 0; at + sizeof ptr <= bytes && at + sizeof ptr <= upto; at += 4096)
+        if (memcmp(ptr + at, &(uintptr_t){(uintptr_t)bytes + at}, sizeof ptr) != 0) return false;
+    return true;
+}
+static bool is_zero(const char *ptr, size_t bytes) {
+    return bytes == 0 || (ptr[0] == 0 && memcmp(ptr, ptr + 1, bytes - 1) == 0);
+}
+
+static void release(void *ptr) {
+    errno = 4711;
+    api.free(ptr);
+    must(errno == 4711);
+}
+
+/* Takes a block through its life: it grows, shrinks, and keeps what was in it. */
+static void one_block(size_t bytes) {
+    char *ptr = met_or_refused(api.malloc(bytes));
+    if (ptr == NULL) return;
+    for (size_t now = bytes, i = 0; i < 3; i++) {
+        size_t next = i == 2 ? bytes / 2 + 16 : now * 2;
+        stamp(ptr, now);
+        char *moved = met_or_refused(api.realloc(ptr, next));
+        must(is_stamped(moved != NULL ? moved : ptr, now, next));
+        if (moved == NULL) continue;
+        ptr = moved;
+        now = next;
+    }
+    release(ptr);
+}
+
+static const size_t sizes[] = {1, 16, 100, 1000, 3000, 20000, 40 * KIB, 300 * KIB, 3 * MIB / 2};
+
+static void blocks_of_all_layers(void) {
+    char *held[API_COUNT(sizes)];
+    for (size_t i = 0; i < API_COUNT(sizes); i++) {
+        held[i] = met_or_refused(api.calloc(1, sizes[i]));
+        if (held[i] == NULL) continue;
+        must(is_zero(held[i], sizes[i]));
+        stamp(held[i], sizes[i]);
+    }
+    for (size_t i = 0; i < API_COUNT(sizes); i++) one_block(sizes[i]);
+    for (size_t i = 0; i < API_COUNT(sizes); i++) {
+        must(held[i] == NULL || is_stamped(held[i], sizes[i], sizes[i]));
+        release(held[i]);
+    }
+    void *wide = NULL;
+    int error = api.posix_memalign(&wide, 4 * MIB, 100);
+    must(error == 0 || (error == ENOMEM && may_fail()));
+    release(wide);
+    api.malloc_trim(0);
+}
+
+/* The kernel lays mappings from above: the second cannot grow where it is, and a shrunk one can. */
+static void pages_are_moved(void) {
+    char *first = met_or_refused(api.malloc(4 * MIB)), *second = met_or_refused(api.malloc(5 * MIB));
+    if (second != NULL) {
+        stamp(second, 5 * MIB);
+        char *moved = met_or_refused(api.realloc(second, 20 * MIB));
+        must(is_stamped(moved != NULL ? moved : second, 5 * MIB, 5 * MIB));
+        release(moved != NULL ? moved : second);
+    }
+    release(first);
+}
+
+static void *short_life(void *argument) {
+    (void)argument;
+    blocks_of_all_layers();
+    return met_or_refused(api.malloc(100));
+}
+
+static void threads_come_and_go(void) {
+    for (int i = 0; i < 3; i++) {
+        pthread_t thread;
+        void *left = NULL;
+        int error = pthread_create(&thread, NULL, short_life, NULL);
+        must(error == 0 || may_fail()); /* it asks for memory */
+        if (error != 0) continue;
+        must(pthread_join(thread, &left) == 0);
+        release(left);
+    }
+}
+
+static int in_a_child(void (*body)(void)) {
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        body();
+        _exit(0);
+    }
+    must(pid > 0 && waitpid(pid, &status, 0) == pid);
+    return status;
+}
+
+static char of_the_program[64];
+static void free_of_the_program(void) { api.free(of_the_program + 16); }
+static void free_of_the_stack(void) { api.free(__builtin_frame_address(0)); }
+static void free_of_nobody(void) { api.free((void *)0x7eadbeef0000); }
+static void free_of_another(void) {
+    char *pages = (char *)os_call(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    api.free(pages + 16);
+}
+
+static void misuse_is_found_without_the_system(void) {
+    must(WTERMSIG(in_a_child(free_of_the_program)) == SIGABRT);
+    /* Where the map of the process cannot be read, nobody knows whose a pointer is: it is reported and left alone. */
+    int of_stack = in_a_child(free_of_the_stack), of_nobody = in_a_child(free_of_nobody);
+    must(of_stack == 0 ? may_fail() : WTERMSIG(of_stack) == SIGABRT);
+    must(of_nobody == 0 ? may_fail() : WTERMSIG(of_nobody) == SIGABRT);
+    int of_another = in_a_child(free_of_another);
+    must(of_another == 0 || (may_fail() && WTERMSIG(of_another) == SIGABRT));
+}
+
+static void everything(void) {
+    blocks_of_all_layers();
+    pages_are_moved();
+    threads_come_and_go();
+    must(in_a_child(blocks_of_all_layers) == 0);
+    misuse_is_found_without_the_system();
+}
+
+/* Its first request comes when the process is ending: see pthread_key_delete(). */
+static void *late_thread(void *argument) {
+    (void)argument;
+    while (!atomic_load(&os_page->ends)) os_raw(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+    void *ptr = api.malloc(100);
+    must(ptr != NULL);
+    pause();
+    return ptr;
+}
+
+static int scenario(void) {
+    must(os_the_page() != NULL);
+    alarm(60); /* only a hang takes that long */
+    api_bind_all(true);
+    atomic_store(&os_page->phase, OS_MAIN);
+    everything();
+    atomic_store(&os_page->phase, OS_RECOVERY);
+    blocks_of_all_layers();
+    misuse_is_found_without_the_system();
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, late_thread, NULL) == 0);
+    atomic_store(&os_page->phase, OS_EXIT);
+    exit(0);
+}
+
+/* ---- plans ---- */
+
+static void run_again(void *log) {
+    char *const arguments[] = {program_invocation_name, (char *)"scenario", NULL};
+    (void)log;
+    setenv("HAKMEM_STATS", "json", 1);
+    setenv("HAKMEM_STATS_FILE", "/dev/null", 1);
+    setenv("HAKMEM_PURGE_DELAY_MS", "0", 1);
+    execv("/proc/self/exe", arguments);
+    _exit(127);
+}
+
+/* What the scenario has noted, and how it ended. */
+static struct api_child run(const struct os_plan *plan) {
+    os_page->plan = *plan;
+    atomic_store(&os_page->phase, OS_START);
+    atomic_store(&os_page->failed, 0);
+    atomic_store(&os_page->ends, false);
+    return api_run_child(run_again, NULL);
+}
+
+static void no_call_is_refused(void **state) {
+    (void)state;
+    struct api_child child = run(&(struct os_plan){.place = 0});
+    if (child.status != 0) fail_msg("wait status 0x%x, %s", (unsigned)child.status, child.text);
+    assert_int_equal(atomic_load(&os_page->without_memory), 0);
+}
+
+static bool is(const struct os_site *site, const char *function) { return strcmp(site->function, function) == 0; }
+
+/* The kernel has no reason to refuse a wake, and who sleeps would have nobody else to wake it. */
+static bool never_fails(const struct os_site *site) { return is(site, "futex wake"); }
+
+/* A place is refused where it is reached first; the end of a thread is watched anew in each, so there both. */
+static bool is_refused_in(const struct os_site *site, enum os_phase phase) {
+    if (atomic_load(&site->calls[phase]) == 0 || phase == OS_RECOVERY) return false;
+    if (is(site, "pthread_setspecific")) return true;
+    /* Without memory no program starts. */
+    bool at_start = atomic_load(&site->calls[OS_MAIN]) == 0;
+    return phase == OS_MAIN || (at_start && (phase == OS_START || atomic_load(&site->calls[OS_START]) == 0));
+}
+
+static const struct {
+    int error;
+    const char *name, *only; /* NULL: of every function */
+} errors[] = {
+    {ENOMEM, "ENOMEM", NULL},  {EINVAL, "EINVAL", NULL}, {EAGAIN, "EAGAIN", NULL}, {EFAULT, "EFAULT", "mremap"},
+    {EINTR, "EINTR", "write"}, {0, "0", "write"},        {0, "0", "read"},         {EINTR, "EINTR", "futex wait"}};
+
+static void refuse(const struct os_site *site, enum os_phase phase, size_t with, bool lasts) {
+    struct os_plan plan = {
+        .place = atomic_load(&site->place), .phase = phase, .error = errors[with].error, .lasts = lasts};
+    struct api_child child = run(&plan);
+    if (child.status != 0 || atomic_load(&os_page->failed) == 0)
+        fail_msg("%s from 0x%lx, phase %d, %s%s: wait status 0x%x, %u refused, %s", site->function,
+                 (unsigned long)plan.place, (int)phase, errors[with].name, lasts ? " every time" : "",
+                 (unsigned)child.status, atomic_load(&os_page->failed), child.text);
+}
+
+/* The first error comes once and every time, the others every time: hakmem looks at none of them but EFAULT. */
+static void refuse_with_all(const struct os_site *site, enum os_phase phase, char *list, size_t room) {
+    for (size_t i = 0; i < API_COUNT(errors); i++) {
+        if (errors[i].only != NULL && !is(site, errors[i].only)) continue;
+        bool may_last = errors[i].error != EINTR || !is(site, "write"); /* it is tried again and again */
+        if (i == 0 || !may_last) refuse(site, phase, i, false);
+        if (may_last) refuse(site, phase, i, true);
+        snprintf(list + strlen(list), room - strlen(list), " %s", errors[i].name);
+    }
+}
+
+static void each_place_may_be_refused(void **state) {
+    (void)state;
+    static const char *const phases[OS_PHASES] = {"start", "main", "", "exit"};
+    for (struct os_site *site = os_page->sites; atomic_load(&site->place) != 0; site++) {
+        if (never_fails(site)) continue;
+        char list[256] = "";
+        uint32_t before = atomic_load(&os_page->without_memory);
+        const struct os_site found = *site; /* the plans go on counting */
+        for (enum os_phase phase = OS_START; phase < OS_PHASES; phase++) {
+            if (!is_refused_in(&found, phase)) continue;
+            snprintf(list + strlen(list), sizeof list - strlen(list), "  %s:", phases[phase]);
+            refuse_with_all(site, phase, list, sizeof list);
+        }
+        assert_int_not_equal(list[0], '\0');
+        printf("# 0x%06lx %-20s%s; %u requests answered with NULL\n", (unsigned long)atomic_load(&site->place),
+               site->function, list, atomic_load(&os_page->without_memory) - before);
+    }
+}
+
+/* ---- the machine code ---- */
+
+static bool was_reached(uint64_t place) {
+    for (struct os_site *site = os_page->sites; atomic_load(&site->place) != 0; site++)
+        if (atomic_load(&site->place) == place) return true;
+    return false;
+}
+
+/* The compiler may have made two of one place of the source: it is enough that one was reached. */
+struct known {
+    char function[64], caller[64], source[64];
+    bool reached;
+};
+
+/* What the library has, but the scenario cannot reach. */
+static bool is_out_of_reach(const struct known *known) {
+    bool for_guards = strcmp(known->function, "mprotect") == 0;            /* of the checked build */
+    bool for_plugins = strcmp(known->caller, "hak_sys_program_base") == 0; /* with hakmem inside: embedded.c */
+    return for_plugins || (for_guards && api_build != API_CHECKED);
+}
+
+static size_t read_known(struct known *known, size_t room) {
+    char command[4096], function[64], caller[64], source[64];
+    unsigned long place;
+    size_t count = 0;
+    snprintf(command, sizeof command, "'%s/tests/support/os_call_sites.sh' '%s'", getenv("HAK_ROOT"),
+             getenv("HAK_LIB"));
+    FILE *list = popen(command, "r");
+    assert_non_null(list);
+    while (fscanf(list, "%lx %63s %63s %63s", &place, function, caller, source) == 4) {
+        size_t i = 0;
+        while (i < count && (strcmp(known[i].source, source) != 0 || strcmp(known[i].function, function) != 0)) i++;
+        if (i == count) {
+            assert_true(count++ < room);
+            known[i].reached = false;
+            strcpy(known[i].function, function);
+            strcpy(known[i].caller, caller);
+            strcpy(known[i].source, source);
+        }
+        known[i].reached = known[i].reached || was_reached(place);
+        if (was_reached(place)) printf("# 0x%06lx is %s in %s, %s\n", place, function, caller, source);
+    }
+    assert_int_equal(pclose(list), 0);
+    return count;
+}
+
+static void no_place_is_without_a_test(void **state) {
+    (void)state;
+    static struct known known[OS_CALLS_SITES];
+    size_t count = read_known(known, API_COUNT(known));
+    assert_true(count > 20);
+    for (size_t i = 0; i < count; i++)
+        if (known[i].reached == is_out_of_reach(&known[i]))
+            fail_msg("%s at %s was %s reached", known[i].function, known[i].source, known[i].reached ? "" : "never");
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "scenario") == 0) return scenario();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_call_is_refused),
+        cmocka_unit_test(each_place_may_be_refused),
+        cmocka_unit_test(no_place_is_without_a_test),
+    };
+    api_start();
+    int fd = memfd_create("os_calls", 0);
+    assert_true(fd >= 0 && dup2(fd, OS_CALLS_FD) == OS_CALLS_FD && ftruncate(fd, sizeof *os_page) == 0);
+    os_page = mmap(NULL, sizeof *os_page, PROT_READ | PROT_WRITE, MAP_SHARED, OS_CALLS_FD, 0);
+    assert_true(os_page != MAP_FAILED);
+    os_page->parent = getpid();
+    return cmocka_run_group_tests_name("calls of the system", tests, NULL, NULL);
+}
