@@ -1,4 +1,6 @@
 /* Random operations on BigCache against its model. */
+#include "support/stores.h"
+
 #include "support/bigcache_model.h"
 
 #include <stdlib.h>
@@ -7,7 +9,7 @@ static struct big_model model;
 
 static void run(uint64_t seed) {
     const unsigned steps = getenv("HAK_SOAK") != NULL ? 200000 : 3000;
-    big_model_start(&model);
+    big_model_start(&model, 1000000);
     for (unsigned i = 0; i < steps; i++) big_model_step(&model, next_random(&seed));
     big_model_end(&model);
 }
@@ -41,11 +43,21 @@ static void so_it_does_under_tight_budgets(void **state) {
     assert_int_not_equal(model.evictions, 0);
 }
 
+static void so_it_does_when_chains_are_kept_short(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CHAIN_MAX, 2);
+    set_option(BIGCACHE_MAPPED, 512 * HAK_MIB);
+    set_option(BIGCACHE_RESIDENT, 64 * HAK_MIB);
+    for (uint64_t seed = 7; seed <= 8; seed++) run(seed);
+    assert_int_not_equal(model.evictions, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cache_answers_as_its_model_does),
         cmocka_unit_test(so_it_does_when_the_table_grows_and_nothing_decays),
         cmocka_unit_test(so_it_does_under_tight_budgets),
+        cmocka_unit_test(so_it_does_when_chains_are_kept_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

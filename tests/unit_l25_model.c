@@ -1,4 +1,6 @@
 /* Random operations on the L2.5 pool against its model. */
+#include "support/stores.h"
+
 #include "support/l25_model.h"
 
 #include <stdlib.h>
@@ -6,7 +8,7 @@
 /* The shards there are at the end. */
 static uint32_t run(uint64_t seed, unsigned steps) {
     static struct l25_model model;
-    l25_model_start(&model);
+    l25_model_start(&model, 1000000);
     for (unsigned i = 0; i < steps; i++) l25_model_step(&model, next_random(&seed));
     l25_model_end(&model);
     return model.shards;

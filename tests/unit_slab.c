@@ -2,20 +2,15 @@
  * purging by budget and age, unmapping, and the pool that a forked child sets aside. */
 #include "support/prefixed.h"
 
-#include "base/options.h"
-#include "base/size_class.h"
-#include "base/sys.h"
+#include "support/slab_model.h"
+
 #include "pages/meta.h"
-#include "pages/region.h"
-#include "stores/slab.h"
-#include "stores/superslab.h"
 
 #include <sys/syscall.h>
 #include <time.h>
 
-#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 #define GRANULE HAK_SLAB_BYTES
-#define TAG 4711
+#define TAG SLAB_MODEL_TAG
 static int me, you;
 
 static struct hak_slab *take_slab(unsigned c) {
@@ -36,31 +31,12 @@ static int empty_pool(void **state) {
 
 /* ---- slabs --------------------------------------------------------------------------------------------------- */
 
-static void is_fresh(struct hak_slab *slab, unsigned c) {
-    uint32_t blocks = (uint32_t)(hak_class_slabs(c) * GRANULE / hak_class_bytes(c));
-    assert_int_equal(slab->blocks, blocks);
-    assert_int_equal(slab->free_count, blocks);
-    for (uint32_t w = 0; w < slab->words; w++) {
-        uint32_t left = blocks - w * 64;
-        assert_true(hak_slab_free_bits(slab)[w] == (left >= 64 ? UINT64_MAX : ((uint64_t)1 << left) - 1));
-        assert_true(hak_load_acq(&hak_slab_remote_bits(slab)[w]) == 0);
-    }
-    assert_int_equal(slab->words, (blocks + 63) / 64);
-    for (unsigned g = 0; g < slab->slabs; g++) {
-        struct hak_region region = hak_region_lookup(slab->base + (g + 1) * GRANULE - 1);
-        assert_int_equal(region.owner, TAG);
-        assert_int_equal(region.kind, 2 * c);
-        assert_ptr_equal(region.descriptor, slab);
-    }
-    assert_true(hak_slab_is_empty(slab) && hak_slab_check(slab));
-}
-
 static void a_fresh_slab_of_each_class_has_exactly_its_blocks_free(void **state) {
     (void)state;
     for (unsigned round = 0; round < 2; round++) /* the second time the record is recycled */
         for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
             struct hak_slab *slab = take_slab(c);
-            is_fresh(slab, c);
+            slab_model_expect_fresh(slab, c, TAG);
             void *one;
             assert_int_equal(hak_slab_take_blocks(slab, &one, 1), 1);
             assert_ptr_equal(one, slab->base);
@@ -71,87 +47,28 @@ static void a_fresh_slab_of_each_class_has_exactly_its_blocks_free(void **state)
         }
 }
 
-enum place { FREE, OUT, REMOTE };
+static struct slab_model model;
 
-static uint32_t count(const unsigned char *places, uint32_t blocks, enum place place) {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < blocks; i++) n += places[i] == place;
-    return n;
-}
-
-static char *block(const struct hak_slab *slab, uint32_t i) { return slab->base + (size_t)i * slab->block_bytes; }
-
-static void take_some(struct hak_slab *slab, unsigned char *places, uint32_t want) {
-    void *out[300];
-    uint32_t n = count(places, slab->blocks, FREE), got = hak_slab_take_blocks(slab, out, want);
-    assert_int_equal(got, want < n ? want : n);
-    uint32_t next = 0;
-    for (uint32_t k = got; k-- > 0;) { /* lowest address last, and always the lowest that are free */
-        while (places[next] != FREE) next++;
-        assert_ptr_equal(out[k], block(slab, next));
-        places[next] = OUT;
+/* `steps` operations of random kinds from `first` on. */
+static void run_model(uint64_t seed, unsigned steps, unsigned first) {
+    slab_model_start(&model, 1000000);
+    for (unsigned i = 0; i < steps; i++) {
+        uint64_t op = next_random(&seed);
+        slab_model_step(&model, (op & ~(uint64_t)0xff) | (first + (op & 0xff) % (256 - first)));
     }
+    slab_model_end(&model);
 }
 
-static void put_one(struct hak_slab *slab, unsigned char *places, uint32_t i) {
-    enum hak_free_result expected = places[i] == FREE ? HAK_FREE_DOUBLE : HAK_FREE_OK;
-    if (places[i] == REMOTE) return; /* a misuse that is found at the next collection only */
-    assert_int_equal(hak_slab_put_block(slab, block(slab, i)), expected);
-    assert_int_equal(hak_slab_put_block(slab, block(slab, i) + slab->block_bytes / 2), HAK_FREE_NOT_START);
-    places[i] = FREE;
-}
-
-static void put_word(struct hak_slab *slab, unsigned char *places, uint32_t word, uint64_t random) {
-    uint64_t bits = 0, twice = 0;
-    for (uint32_t i = word * 64; i < slab->blocks && i < word * 64 + 64; i++) {
-        if (places[i] == FREE || (random >> i % 64 & 1) == 0) continue;
-        bits |= (uint64_t)1 << i % 64;
-        if (places[i] == REMOTE) twice |= (uint64_t)1 << i % 64;
-        places[i] = REMOTE;
-    }
-    assert_true(hak_slab_put_remote(slab, word, bits) == twice);
-}
-
-static void collect(struct hak_slab *slab, unsigned char *places) {
-    assert_int_equal(hak_slab_collect(slab), HAK_NO_BLOCK);
-    for (uint32_t i = 0; i < slab->blocks; i++)
-        if (places[i] == REMOTE) places[i] = FREE;
-}
-
-static void a_slab_does_as_its_model_does(void **state) {
+static void slabs_and_superslabs_do_as_their_model_does(void **state) {
     (void)state;
-    static const unsigned classes[] = {0, 3, 7, 11, 19, 25, 30, 39};
-    uint64_t random = 5;
-    for (size_t k = 0; k < COUNT(classes); k++) {
-        struct hak_slab *slab = take_slab(classes[k]);
-        static unsigned char places[4096];
-        memset(places, FREE, sizeof places);
-        for (unsigned step = 0; step < 2000; step++) {
-            uint64_t r = next_random(&random);
-            uint32_t i = (uint32_t)(r >> 8) % slab->blocks;
-            switch (r % 4) {
-            case 0:
-                take_some(slab, places, (uint32_t)(r >> 32) % 300);
-                break;
-            case 1:
-                put_one(slab, places, i);
-                break;
-            case 2:
-                put_word(slab, places, i / 64, next_random(&random));
-                break;
-            case 3:
-                collect(slab, places);
-                break;
-            }
-            assert_int_equal(slab->free_count, count(places, slab->blocks, FREE));
-            assert_true(hak_slab_check(slab));
-        }
-        collect(slab, places);
-        for (uint32_t i = 0; i < slab->blocks; i++)
-            if (places[i] == OUT) assert_int_equal(hak_slab_put_block(slab, block(slab, i)), HAK_FREE_OK);
-        is_fresh(slab, classes[k]);
-        hak_slab_give(slab);
-    }
+    set_option(RETAIN_BYTES, 1 * MIB);
+    for (uint64_t seed = 1; seed <= 2; seed++) run_model(seed, rounds(6000, 100), 0);
+}
+
+static void so_they_do_where_nothing_is_given_back(void **state) {
+    (void)state;
+    run_model(3, rounds(3000, 100), 36);
+    assert_int_equal(hak_superslab_stats().superslabs, 0);
 }
 
 static void a_collection_names_a_block_that_was_free_already(void **state) {
@@ -159,7 +76,7 @@ static void a_collection_names_a_block_that_was_free_already(void **state) {
     struct hak_slab *slab = take_slab(3);
     void *out[200];
     hak_slab_take_blocks(slab, out, 200);
-    assert_int_equal(hak_slab_put_block(slab, block(slab, 130)), HAK_FREE_OK);
+    assert_int_equal(hak_slab_put_block(slab, slab->base + 130 * 64), HAK_FREE_OK);
     hak_slab_put_remote(slab, 2, (uint64_t)1 << 2 | (uint64_t)1 << 5); /* 130 again, and 133 */
     assert_int_equal(hak_slab_collect(slab), 130);
 }
@@ -213,54 +130,6 @@ static void whole_superslabs_are_cut_into_spans_of_each_length(void **state) {
     }
 }
 
-/* A run's granules carry its number: whoever shares one with it is found. */
-static void sign(char *ptr, unsigned slabs, uint64_t id) {
-    for (unsigned g = 0; g < slabs; g++) memcpy(ptr + g * GRANULE, &id, sizeof id);
-}
-
-static bool is_signed(const char *ptr, unsigned slabs, uint64_t id) {
-    for (unsigned g = 0; g < slabs; g++)
-        if (memcmp(ptr + g * GRANULE, &id, sizeof id) != 0) return false;
-    return true;
-}
-
-static void runs_never_overlap_and_the_figures_agree(void **state) {
-    (void)state;
-    enum { RUNS = 120 };
-    static struct {
-        struct hak_slab_run run;
-        unsigned slabs;
-        uint64_t id;
-    } runs[RUNS];
-    uint64_t random = 8, used = 0;
-    for (uint64_t step = 1; step < 20000; step++) {
-        uint64_t r = next_random(&random);
-        unsigned i = (unsigned)(r >> 8) % RUNS;
-        if (runs[i].slabs != 0) {
-            assert_true(is_signed(runs[i].run.ptr, runs[i].slabs, runs[i].id));
-            hak_superslab_give(runs[i].run.superslab, runs[i].run.first, runs[i].slabs);
-            used -= runs[i].slabs;
-            runs[i].slabs = 0;
-        } else {
-            runs[i].slabs = 1U << (r >> 40) % 4;
-            runs[i].run = take_run(runs[i].slabs);
-            runs[i].id = step;
-            assert_true(runs[i].run.first + runs[i].slabs <= 32);
-            used += runs[i].slabs;
-            sign(runs[i].run.ptr, runs[i].slabs, step);
-        }
-        if (r % 512 == 0) hak_superslab_purge_all();
-        if (r % 128 == 0) hak_superslab_relieve();
-        struct hak_superslab_stats stats = hak_superslab_stats();
-        assert_int_equal(stats.slabs_used, used);
-        assert_true(stats.dirty_bytes + used * GRANULE <= stats.superslabs * HAK_SUPERSLAB_BYTES);
-        assert_true(hak_superslab_check());
-    }
-    for (unsigned i = 0; i < RUNS; i++)
-        if (runs[i].slabs != 0) hak_superslab_give(runs[i].run.superslab, runs[i].run.first, runs[i].slabs);
-    memset(runs, 0, sizeof runs);
-}
-
 static void what_is_dirty_is_used_first_and_purged_pages_are_zero(void **state) {
     (void)state;
     struct hak_slab_run a = take_run(1), b = take_run(1), keep = take_run(1);
@@ -307,14 +176,15 @@ static int fail_purges(enum hak_sys_call call, size_t bytes) {
 static void a_refused_purge_leaves_it_dirty_and_usable(void **state) {
     (void)state;
     struct hak_slab_run run = take_run(4), keep = take_run(1);
-    sign(run.ptr, 4, 77);
+    memset(run.ptr, 77, 4 * GRANULE);
     hak_superslab_give(run.superslab, run.first, 4);
     purges_fail = true;
     hak_sys_set_fault_for_test(fail_purges);
     assert_int_equal(hak_superslab_purge_all(), 0);
     hak_sys_set_fault_for_test(NULL);
     assert_int_equal(hak_superslab_stats().dirty_bytes, 4 * GRANULE);
-    assert_true(is_signed(run.ptr, 4, 77) && hak_superslab_check());
+    assert_true(run.ptr[0] == 77 && memcmp(run.ptr, run.ptr + 1, 4 * GRANULE - 1) == 0);
+    assert_true(hak_superslab_check());
     hak_sys_set_now_for_test(2000000); /* by then the system may have changed its mind */
     assert_int_equal(hak_superslab_purge_all(), 4 * GRANULE);
     hak_superslab_give(keep.superslab, keep.first, 1);
@@ -430,11 +300,11 @@ int main(void) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, empty_pool, empty_pool)
     const struct CMUnitTest tests[] = {
         TEST(a_fresh_slab_of_each_class_has_exactly_its_blocks_free),
-        TEST(a_slab_does_as_its_model_does),
+        TEST(slabs_and_superslabs_do_as_their_model_does),
+        TEST(so_they_do_where_nothing_is_given_back),
         TEST(another_owner_is_in_the_map_for_every_granule),
         TEST(a_fresh_superslab_has_32_slabs_and_the_33rd_links_another),
         TEST(whole_superslabs_are_cut_into_spans_of_each_length),
-        TEST(runs_never_overlap_and_the_figures_agree),
         TEST(what_is_dirty_is_used_first_and_purged_pages_are_zero),
         TEST(dirty_memory_stays_within_the_budget),
         TEST(a_refused_purge_leaves_it_dirty_and_usable),

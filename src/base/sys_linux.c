@@ -98,7 +98,10 @@ enum hak_sys_remap hak_sys_remap_in_place(void *ptr, size_t old_bytes, size_t ne
 }
 
 bool hak_sys_remap_to(void *ptr, size_t old_bytes, void *target, size_t new_bytes) {
-    if (faulted(HAK_SYS_REMAP, new_bytes)) return false;
+    if (faulted(HAK_SYS_REMAP, new_bytes)) {
+        munmap(target, new_bytes); /* the worst that the kernel may do */
+        return false;
+    }
     int saved = errno;
     void *result = mremap(ptr, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
     errno = saved;

@@ -194,3 +194,17 @@ void hak_pages_fork_child(void) HAK_NO_TSA {
     retained_list = NULL;
     hak_store_rlx(&retained_bytes, 0);
 }
+
+#if HAK_TEST
+void hak_pages_reset_for_test(void) HAK_NO_TSA {
+    for (struct retained *range = retained_list, *next; range != NULL; range = next) {
+        next = range->next;
+        hak_sys_unmap(range->ptr, range->bytes);
+        hak_meta_free(range, sizeof *range);
+    }
+    retained_list = NULL;
+    hak_store_rlx(&retained_bytes, 0);
+    hak_store_rlx(&moves_refused, false);
+    hak_store_rlx(&refused_until_ms, 0);
+}
+#endif

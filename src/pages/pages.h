@@ -27,5 +27,7 @@ struct hak_pages_stats {
 };
 struct hak_pages_stats hak_pages_stats(void);
 void hak_pages_fork_child(void);
+/* Unmaps what munmap refused, and forgets what else the system ever refused. By the only thread. */
+void hak_pages_reset_for_test(void);
 
 #endif

@@ -23,33 +23,19 @@
 #include <unistd.h>
 
 #include "hakmem.h"
+#include "support/expect.h"
 
-#define UNUSED __attribute__((unused))
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 
-/* These builds remember the requested size: it is the usable size, and there is at least one byte behind it. */
+/* These builds remember the requested size: it is the usable size, and there are so many bytes behind it at least. */
 #define EXACT (HAK_CHECKED || HAK_ASAN || HAK_MSAN || HAK_VALGRIND)
+#define SLACK ((size_t)(HAK_ASAN ? 16 : EXACT))
 
 /* `quick` rounds of work, `times` as many in the long form, a tenth under Valgrind. */
 static UNUSED unsigned rounds(unsigned quick, unsigned times) {
     if (getenv("HAK_SOAK") != NULL) return quick * times;
     return HAK_VALGRIND ? (quick + 9) / 10 : quick;
-}
-
-/* The same pointer, of which the compiler knows no size: what is used may be more than what was asked for. */
-static UNUSED void *hidden(void *ptr) {
-    __asm__ volatile("" : "+r"(ptr));
-    return ptr;
-}
-
-/* Not the C library's: rand() has a lock, and with it an order that could hide a race. */
-static UNUSED uint64_t next_random(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
 }
 
 /* A size up to 2 MiB, of every layer, small ones most. */
@@ -85,11 +71,6 @@ static UNUSED bool keeps(const void *ptr, size_t kept, size_t bytes, uint64_t se
 }
 
 static UNUSED bool is_filled(const void *ptr, size_t bytes, uint64_t seed) { return keeps(ptr, bytes, bytes, seed); }
-
-static UNUSED bool is_zero(const void *ptr, size_t bytes) {
-    const char *at = hidden((void *)(uintptr_t)ptr);
-    return bytes == 0 || (at[0] == 0 && memcmp(at, at + 1, bytes - 1) == 0);
-}
 
 static UNUSED bool is_aligned(const void *ptr, size_t alignment) { return ((uintptr_t)ptr & (alignment - 1)) == 0; }
 
