@@ -184,6 +184,12 @@ void engine_wake(const void *word, int count) {
     }
 }
 
+void sched_restart_thread(void) {
+    world_end_thread(run.current);
+    world_begin_thread(run.current, false);
+    world_enter_thread(run.current);
+}
+
 /* ---- a run --------------------------------------------------------------------------------------------------- */
 
 void engine_thread_main(unsigned thread) {

@@ -67,6 +67,8 @@ void sched_run(const struct sched_config *config, const struct sched_program *pr
 
 /* The number of the running virtual thread; UINT_MAX outside a run. */
 unsigned sched_thread(void);
+/* The running thread ends, and another begins in its place. */
+void sched_restart_thread(void);
 /* A point of a kernel's own. */
 void sched_yield_here(void);
 

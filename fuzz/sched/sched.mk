@@ -1,7 +1,7 @@
 # The deterministic scheduler (fuzz/sched/README.md). The allocator's objects become one whose calls of the C library go
 # to world.c, and whose static variables lie in sections that world.c saves and puts back.
 
-SCHED_CONFIGS := sched schedasan schedtsan
+SCHED_CONFIGS := sched schedasan schedtsan schedfuzz
 SCHED_CALLS   := mmap munmap mremap madvise mprotect syscall pthread_self pthread_key_create pthread_key_delete \
                  pthread_getspecific pthread_setspecific abort
 SCHED_ENGINE  := sched fibers threads world strategy
@@ -30,6 +30,20 @@ build/$(1)/sched/sched build/$(1)/sched/sched-planted: $$(SCHED_ENGINE:%=build/$
 endef
 $(foreach c,$(SCHED_CONFIGS),$(eval $(call sched_rules,$(c))))
 
+# ---- the fuzz target -----------------------------------------------------------------------------------------------
+
+# $(call sched_fuzz,CONFIG,FILES OF fuzz/,ENGINE'S FLAG)
+define sched_fuzz
+$(2:%=build/$(1)/sched/%.o): build/$(1)/sched/%.o: fuzz/%.c build/$(1)/flags fuzz/sched/sched.mk
+	@mkdir -p $$(@D)
+	$$(QUIET)$$($(1)_COMPILE_TEST) $$(WARN_C) -MMD -MP -c -o $$@ $$<
+build/$(1)/fuzz/fuzz_schedule: $(addprefix build/$(1)/sched/,fuzz_schedule.o world-hakmem.o $(SCHED_ENGINE:%=%.o) $(2:%=%.o))
+	@mkdir -p $$(@D)
+	$$(QUIET)$$($(1)_CXX) $$($(1)_FLAGS) -o $$@ $$^ $$($(1)_LDFLAGS) $(3) -pthread
+endef
+$(foreach c,sched schedasan schedtsan,$(eval $(call sched_fuzz,$(c),ops model apply driver)))
+$(eval $(call sched_fuzz,schedfuzz,ops model apply mutate,-fsanitize=fuzzer))
+
 # ---- tests: what `make test` runs in a few seconds, and `make sched-test` in some minutes -----------------------------
 
 # $(call sched_script,CONFIG,NAME,ARGUMENTS)
@@ -48,6 +62,14 @@ $(eval $(call sched_script,schedtsan,pct_long,pct --runs 1000))
 
 build/t/sched/planted: fuzz/sched/planted.bats build/sched/sched/sched-planted build/schedtsan/sched/sched-planted Makefile
 	$(call script,,bats --tap $<)
+
+# $(call sched_corpus,CONFIG): the corpus of fuzz_schedule, replayed
+define sched_corpus
+build/t/corpus-$(1)/fuzz_schedule: build/$(1)/fuzz/fuzz_schedule Makefile fuzz/sched/sched.mk
+	$$(call script,$$(tsan_ENV),ci/check.sh "corpus of fuzz_schedule in $(1)" $$< corpus/fuzz_schedule)
+endef
+$(foreach c,sched schedasan schedtsan,$(eval $(call sched_corpus,$(c))))
+TESTS_MORE  += $(foreach c,sched schedasan schedtsan,build/t/corpus-$(c)/fuzz_schedule)
 
 TESTS_MORE  += $(addprefix build/t/,sched/planted sched/one_preemption sched/pct schedasan/random schedtsan/random)
 SCHED_TESTS := $(addprefix build/t/,sched/planted sched/two_preemptions sched/pct_deep schedasan/pct_long schedtsan/pct_long)

@@ -18,11 +18,11 @@
 #include <unistd.h>
 
 static hak_sys_fault *fault_hook;
-static uint64_t fake_now_ms;
+static _Atomic uint64_t fake_now_ms; /* any thread; relaxed: a test that lets time pass orders nothing by it */
 static size_t fake_page_bytes;
 
 void hak_sys_set_fault_for_test(hak_sys_fault *fault) { fault_hook = fault; }
-void hak_sys_set_now_for_test(uint64_t ms) { fake_now_ms = ms; }
+void hak_sys_set_now_for_test(uint64_t ms) { hak_store_rlx(&fake_now_ms, ms); }
 void hak_sys_set_page_bytes_for_test(size_t bytes) { fake_page_bytes = bytes; }
 
 /* True if a test wants this call to fail. */
@@ -87,6 +87,10 @@ bool hak_sys_protect(void *ptr, size_t bytes, bool access) {
     return result == 0;
 }
 
+#if HAK_VALGRIND
+void hak_sys_seal(void *ptr, size_t bytes) { mprotect(ptr, bytes, PROT_READ); }
+#endif
+
 enum hak_sys_remap hak_sys_remap_in_place(void *ptr, size_t old_bytes, size_t new_bytes) {
     if (faulted(HAK_SYS_REMAP, new_bytes)) return HAK_REMAP_NO_ROOM;
     int saved = errno;
@@ -129,8 +133,8 @@ void hak_sys_futex_wake(const void *word, int count) {
 }
 
 uint64_t hak_sys_now_ms(void) {
-    HAK_POINT("clock", true, &fake_now_ms);
-    if (HAK_TEST && fake_now_ms != 0) return fake_now_ms;
+    uint64_t fake = HAK_TEST ? hak_load_rlx(&fake_now_ms) : 0;
+    if (fake != 0) return fake;
     struct timespec now;
     int saved = errno;
     if (clock_gettime(CLOCK_MONOTONIC_COARSE, &now) != 0) now = (struct timespec){0};
