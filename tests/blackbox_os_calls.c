@@ -145,11 +145,13 @@ static void misuse_is_found_without_the_system(void) {
 }
 
 static void everything(void) {
+    char *pin = met_or_refused(api.malloc(40 * KIB)); /* its chunk stays mapped, and what is free there is purged */
     blocks_of_all_layers();
     pages_are_moved();
     threads_come_and_go();
     must(in_a_child(blocks_of_all_layers) == 0);
     misuse_is_found_without_the_system();
+    release(pin);
 }
 
 /* Its first request comes when the process is ending: see pthread_key_delete(). */
