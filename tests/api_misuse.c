@@ -35,6 +35,18 @@ static void read_after_free(size_t bytes) {
     sink = *(volatile unsigned char *)ptr;
 }
 
+/* The quarantine keeps the block from its next owner. */
+static void read_long_after_free(size_t bytes) {
+    unsigned char *ptr = block_of(bytes);
+    hak_free(ptr);
+    for (int i = 0; i < 3; i++) {
+        unsigned char *other = block_of(bytes);
+        must(other != ptr);
+        hak_free(other);
+    }
+    sink = *(volatile unsigned char *)ptr;
+}
+
 static void write_after_free(size_t bytes) {
     unsigned char *ptr = block_of(bytes);
     hak_free(ptr);
@@ -95,6 +107,43 @@ static void race_with_free(size_t bytes) {
     shared[0] = 9;
     hak_free(shared);
     pthread_join(user, NULL);
+}
+
+/* One block is lost, of several that are alike, and of which some have been freed and served again. */
+static void lose_blocks(size_t bytes) {
+    enum { BLOCKS = 8 };
+    static unsigned char *kept[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) kept[i] = block_of(bytes);
+    for (int i = 1; i < BLOCKS; i += 2) hak_free(kept[i]);
+    for (int i = 1; i < BLOCKS; i += 2) kept[i] = block_of(bytes);
+    kept[bytes % 2] = NULL; /* at these sizes the first: at the start of its slab, chunk or mapping */
+    shared = kept[2];
+}
+
+/* Two blocks that only they themselves point to. */
+static void lose_a_ring(size_t bytes) {
+    void **a = hidden(hak_malloc(bytes)), **b = hidden(hak_malloc(bytes));
+    must(a != NULL && b != NULL);
+    a[0] = b;
+    b[0] = a;
+}
+
+static void *free_it(void *argument) {
+    hak_free(argument);
+    return NULL;
+}
+
+/* Blocks go from thread to thread through free and malloc, with no other order between their users: that is allowed. */
+static void hand_over(size_t bytes) {
+    enum { ROUNDS = 50 };
+    for (int i = 0; i < ROUNDS; i++) {
+        pthread_t a, b;
+        start_thread(&a, free_it, block_of(bytes));
+        start_thread(&b, free_it, block_of(bytes));
+        hak_free(block_of(bytes));
+        pthread_join(a, NULL);
+        pthread_join(b, NULL);
+    }
 }
 
 static void free_twice(size_t bytes) {
@@ -158,11 +207,15 @@ static const struct mistake {
     MISTAKE(read_after_free),
     MISTAKE(write_after_free),
     MISTAKE(read_after_realloc),
+    MISTAKE(read_long_after_free),
     MISTAKE(read_a_fresh_block),
     MISTAKE(read_a_recycled_block),
     MISTAKE(read_what_realloc_added),
     MISTAKE(race),
     MISTAKE(race_with_free),
+    MISTAKE(hand_over),
+    MISTAKE(lose_blocks),
+    MISTAKE(lose_a_ring),
     MISTAKE(free_twice),
     MISTAKE(free_inside),
     MISTAKE(no_mistake),
@@ -187,7 +240,21 @@ struct result {
 
 static char program[4096];
 
+/* Names of functions cost the tools most of their time. */
+static bool names_wanted;
+
+static void without_names(const char *variable) {
+    char options[1024];
+    const char *given = getenv(variable);
+    snprintf(options, sizeof options, "%s:symbolize=0", given == NULL ? "" : given);
+    setenv(variable, options, 1);
+}
+
 static void run_again(const char *name, const char *bytes) {
+    if (HAK_ASAN || HAK_VALGRIND) setenv("HAKMEM_QUARANTINE", "16M", 1);
+    if (HAK_ASAN && !names_wanted) without_names("ASAN_OPTIONS");
+    if (HAK_MSAN && !names_wanted) without_names("MSAN_OPTIONS");
+    if (HAK_TSAN && !names_wanted) without_names("TSAN_OPTIONS");
     if (HAK_VALGRIND)
         execlp("valgrind", "valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
                "--errors-for-leak-kinds=definite", program, name, bytes, (char *)NULL);
@@ -218,19 +285,23 @@ static void run_mistake(const char *name, size_t bytes, struct result *result) {
     assert_int_equal(waitpid(pid, &result->status, 0), pid);
 }
 
-/* The run fails, and its report has the words. */
-static void is_reported(const char *name, size_t bytes, const char *words) {
+/* The run fails, and its report has all the words. */
+static void is_reported_so(const char *name, size_t bytes, const char *const *words) {
     static struct result result;
     run_mistake(name, bytes, &result);
-    if (result.status == 0 || strstr(result.report, words) == NULL)
-        fail_msg("%s of %zu bytes: wait status 0x%x, report without \"%s\":\n%s", name, bytes, (unsigned)result.status,
-                 words, result.report);
+    for (; *words != NULL; words++)
+        if (result.status == 0 || strstr(result.report, *words) == NULL)
+            fail_msg("%s of %zu bytes: wait status 0x%x, report without \"%s\":\n%s", name, bytes,
+                     (unsigned)result.status, *words, result.report);
 }
 
-static void at_each_size(const char *name, const char *words) {
+static void at_each_size_so(const char *name, const char *const *words) {
     static const size_t sizes[] = {24, 1000, 5000, 40 * KIB, 100001, 3 * MIB};
-    for (size_t i = 0; i < COUNT(sizes); i += HAK_VALGRIND ? 4 : 1) is_reported(name, sizes[i], words);
+    for (size_t i = 0; i < COUNT(sizes); i += HAK_VALGRIND ? 4 : 1) is_reported_so(name, sizes[i], words);
 }
+
+#define is_reported(name, bytes, ...) is_reported_so(name, bytes, (const char *const[]){__VA_ARGS__, NULL})
+#define at_each_size(name, ...) at_each_size_so(name, (const char *const[]){__VA_ARGS__, NULL})
 
 /* Leaves a test that asks for another tool. (cmocka's skip() prints "not ok".) */
 #define need(tool)                                                                                                     \
@@ -261,18 +332,33 @@ static void misuse_of_free_ends_every_build_with_its_line(void **state) {
 
 static void asan_reports_accesses_outside_a_block(void **state) {
     need(HAK_ASAN);
-    for (size_t bytes = 1; bytes <= 33; bytes++) is_reported("write_past_the_end", bytes, "WRITE of size 1 at");
-    at_each_size("write_past_the_end", "AddressSanitizer: use-after-poison on address");
-    at_each_size("write_past_the_end_of_a_recycled_block", "AddressSanitizer: use-after-poison on address");
-    is_reported("read_before_the_start", 24, "AddressSanitizer: use-after-poison on address");
-    is_reported("read_before_the_start", 5000, "AddressSanitizer: use-after-poison on address");
+    const char *kind = "AddressSanitizer: heap-buffer-overflow on address";
+    for (size_t bytes = 1; bytes <= 33; bytes++) is_reported("write_past_the_end", bytes, kind, "WRITE of size 1 at");
+    at_each_size("write_past_the_end", kind, " is 0 bytes after a block of ");
+    at_each_size("write_past_the_end_of_a_recycled_block", kind);
+    is_reported("read_before_the_start", 24, kind, " is 1 bytes before a block of 24 bytes");
+    is_reported("read_before_the_start", 5000, kind, " is 1 bytes before a block of 5000 bytes");
 }
 
 static void asan_reports_accesses_after_free(void **state) {
     need(HAK_ASAN);
-    at_each_size("read_after_free", "AddressSanitizer: use-after-poison on address");
-    at_each_size("write_after_free", "AddressSanitizer: use-after-poison on address");
-    at_each_size("read_after_realloc", "AddressSanitizer: use-after-poison on address");
+    const char *kind = "AddressSanitizer: heap-use-after-free on address";
+    at_each_size("read_after_free", kind, " is 0 bytes inside a freed block of ");
+    at_each_size("read_long_after_free", kind);
+    at_each_size("write_after_free", kind);
+    at_each_size("read_after_realloc", kind);
+}
+
+static void asan_reports_tell_where_a_block_was_allocated_and_freed(void **state) {
+    static const char *const names[] = {"read_after_free", "free_twice"};
+    static const size_t sizes[] = {24, 100001, 3 * MIB};
+    need(HAK_ASAN);
+    names_wanted = true;
+    for (size_t i = 0; i < COUNT(names) * COUNT(sizes); i++)
+        is_reported(names[i % COUNT(names)], sizes[i / COUNT(names)], "bytes inside a freed block of ",
+                    "\nfreed here:\n    #0 ", " in hak_free ", "\npreviously allocated here:\n    #0 ",
+                    " in hak_malloc ", " in block_of ");
+    names_wanted = false;
 }
 
 static void msan_reports_decisions_on_what_nobody_wrote(void **state) {
@@ -288,14 +374,38 @@ static void tsan_reports_races_on_a_block(void **state) {
     at_each_size("race_with_free", "ThreadSanitizer: data race");
 }
 
+static void tsan_takes_free_and_malloc_for_a_hand_over(void **state) {
+    static struct result result;
+    need(HAK_TSAN);
+    run_mistake("hand_over", 24, &result);
+    assert_string_equal(result.report, "");
+    run_mistake("hand_over", 100001, &result);
+    assert_string_equal(result.report, "");
+    assert_int_equal(result.status, 0);
+}
+
 static void valgrind_reports_what_it_reports_of_malloc(void **state) {
     need(HAK_VALGRIND);
-    at_each_size("write_past_the_end", "is 0 bytes after a ");
-    at_each_size("write_past_the_end_of_a_recycled_block", "is 0 bytes after a ");
-    at_each_size("read_after_free", "is 0 bytes inside a block of size");
-    at_each_size("read_after_realloc", "is 0 bytes inside a block of size");
-    at_each_size("read_a_recycled_block", "depends on uninitialised value(s)");
-    at_each_size("read_what_realloc_added", "depends on uninitialised value(s)");
+    at_each_size("write_past_the_end", "Invalid write of size 1", " is 0 bytes after a block of size ");
+    at_each_size("write_past_the_end_of_a_recycled_block", "Invalid write of size 1", " is 0 bytes after a ");
+    at_each_size("read_after_free", "Invalid read of size 1", " is 0 bytes inside a block of size ", " free'd\n",
+                 "Block was alloc'd at");
+    at_each_size("read_long_after_free", " is 0 bytes inside a block of size ", " free'd\n");
+    at_each_size("read_after_realloc", " is 0 bytes inside a block of size ", " free'd\n");
+    at_each_size("read_a_recycled_block", "Conditional jump or move depends on uninitialised value(s)");
+    at_each_size("read_what_realloc_added", "Conditional jump or move depends on uninitialised value(s)");
+}
+
+static void valgrind_finds_lost_blocks(void **state) {
+    need(HAK_VALGRIND);
+    is_reported("lose_blocks", 24, "24 bytes in 1 blocks are definitely lost in loss record ", "hak_malloc");
+    is_reported("lose_blocks", 1000, "1,000 bytes in 1 blocks are definitely lost in loss record ");
+    is_reported("lose_blocks", 5000, "5,000 bytes in 1 blocks are definitely lost in loss record ");
+    is_reported("lose_blocks", 100001, "100,001 bytes in 1 blocks are definitely lost in loss record ");
+    is_reported("lose_blocks", 3 * MIB, "3,145,728 bytes in 1 blocks are definitely lost in loss record ");
+    is_reported("lose_a_ring", 24, "48 (24 direct, 24 indirect) bytes in 1 blocks are definitely lost in loss record ");
+    is_reported("lose_a_ring", 100001,
+                "200,002 (100,001 direct, 100,001 indirect) bytes in 1 blocks are definitely lost in loss record ");
 }
 
 int main(int argc, char **argv) {
@@ -307,9 +417,12 @@ int main(int argc, char **argv) {
         cmocka_unit_test(misuse_of_free_ends_every_build_with_its_line),
         cmocka_unit_test(asan_reports_accesses_outside_a_block),
         cmocka_unit_test(asan_reports_accesses_after_free),
+        cmocka_unit_test(asan_reports_tell_where_a_block_was_allocated_and_freed),
         cmocka_unit_test(msan_reports_decisions_on_what_nobody_wrote),
         cmocka_unit_test(tsan_reports_races_on_a_block),
+        cmocka_unit_test(tsan_takes_free_and_malloc_for_a_hand_over),
         cmocka_unit_test(valgrind_reports_what_it_reports_of_malloc),
+        cmocka_unit_test(valgrind_finds_lost_blocks),
     };
     alarm(HANG_SECONDS);
     return cmocka_run_group_tests(tests, NULL, NULL);

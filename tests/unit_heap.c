@@ -309,7 +309,7 @@ static void reach_the_limit(void *argument) {
     static void *blocks[LIMIT + 1];
     (void)argument;
     hak_store_rlx(&hak_options.SUPERSLABS_MAX, 1);
-    size_t bytes = 64 - EXACT;
+    size_t bytes = 64 - SLACK;
     for (unsigned i = 0; i < LIMIT; i++) must((blocks[i] = hak_malloc(bytes)) != NULL);
     for (unsigned i = 0; i < 3; i++) {
         errno = 0;

@@ -2,6 +2,7 @@
 #include "api/alloc.h"
 
 #include "api/guard.h"
+#include "api/quarantine.h"
 #include "base/annotate.h"
 #include "base/log.h"
 #include "front/heap.h"
@@ -48,6 +49,7 @@ size_t hak_rounded(size_t size) {
 
 size_t hak_let_go(void) {
     struct hak_heap *heap = hak_heap_peek();
+    if (HAK_QUARANTINE) hak_quarantine_drain();
     if (heap != NULL) hak_tcache_flush_all(heap);
     hak_heap_shared_flush();
     return hak_slab_purge_all() + hak_l25_purge_all() + hak_big_purge_all();
@@ -55,9 +57,11 @@ size_t hak_let_go(void) {
 
 /* ---- allocation ---------------------------------------------------------------------------------------- */
 
-/* Exact builds have room for at least one byte of canary or poison behind a block; a large block of the checked build
- * has its guard page instead. */
-static size_t with_slack(size_t size) { return size + (HAK_EXACT && !(HAK_CHECKED && size > HAK_L25_MAX)); }
+/* Exact builds have room for a canary or poison behind a block; a large block of the checked build has its guard page
+ * instead. */
+static size_t with_slack(size_t size) {
+    return HAK_EXACT && !(HAK_CHECKED && size > HAK_L25_MAX) ? size + HAK_EXACT_SLACK : size;
+}
 
 void *hak_alloc(size_t size, size_t align, bool zero, uintptr_t site) {
     /* The granule is room for rounding; no request this large can be met anyway. */
@@ -88,10 +92,7 @@ static void report(enum hak_free_result result, const void *ptr, const char *fun
     if (hak_unlikely(result == HAK_FREE_IN_FREE)) hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
 }
 
-HAK_NOINLINE void hak_release(void *ptr, const char *function) {
-    if (ptr == NULL) return;
-    struct hak_region region = hak_region_lookup(ptr);
-    if (HAK_EXACT) hak_guard_free(ptr, &region, function);
+HAK_INLINE void give_back(void *ptr, struct hak_region region, const char *function) {
     if (hak_likely(region.owner != 0)) {
         if (hak_unlikely(((uintptr_t)ptr & (HAK_MIN_ALIGN - 1)) != 0))
             hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
@@ -113,6 +114,17 @@ HAK_NOINLINE void hak_release(void *ptr, const char *function) {
         hak_misuse_foreign(function, ptr);
     }
 }
+
+HAK_NOINLINE void hak_release(void *ptr, const char *function) {
+    if (ptr == NULL) return;
+    struct hak_region region = hak_region_lookup(ptr);
+    if (HAK_EXACT && hak_guard_free(ptr, &region, function)) return;
+    give_back(ptr, region, function);
+}
+
+#if HAK_QUARANTINE
+void hak_give_back(void *ptr, const char *function) { give_back(ptr, hak_region_lookup(ptr), function); }
+#endif
 
 /* ---- size and realloc ----------------------------------------------------------------------------------- */
 

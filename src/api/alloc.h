@@ -14,6 +14,8 @@ void *hak_alloc(size_t size, size_t align, bool zero, uintptr_t site);
 
 /* Frees `ptr` (NULL: nothing), whatever layer it is of. Misuse is reported under the name `function`. */
 void hak_release(void *ptr, const char *function);
+/* The second half of it, for a block that was held back (quarantine.h). */
+void hak_give_back(void *ptr, const char *function);
 
 /* The same where the caller says what was requested; the checked build holds it against what it knows. */
 void hak_release_aligned(void *ptr, size_t align, const char *function);

@@ -2,6 +2,8 @@
  * slack behind a block, which nobody else has, and a block's own content where M_PERTURB asks for it. */
 #include "api/guard.h"
 
+#include "api/explain.h"
+#include "api/quarantine.h"
 #include "base/annotate.h"
 #include "base/log.h"
 #include "base/sync.h"
@@ -20,6 +22,8 @@
 /* What slab->request holds of a block that is not live: never used, or filled. */
 #define REQUEST_NONE 0
 #define REQUEST_FILLED UINT32_MAX
+/* What the larger layers are told was requested of a block that is held back. The L2.5 pool keeps the low half. */
+#define REQUEST_HELD SIZE_MAX
 
 _Atomic int hak_guard_perturb;
 
@@ -30,6 +34,13 @@ static size_t given_bytes(const void *ptr, const struct hak_region *region) {
     if (region->owner != 0) return ((const struct hak_slab *)region->descriptor)->block_bytes;
     if (region->kind == HAK_KIND_L25) return hak_l25_usable(region->descriptor, ptr);
     return hak_big_usable(region->descriptor, ptr);
+}
+
+size_t hak_guard_given(const void *ptr) {
+    struct hak_region region = hak_region_lookup(ptr);
+    if (region.owner != 0 || region.kind == HAK_KIND_L25 || region.kind == HAK_KIND_BIG)
+        return given_bytes(ptr, &region);
+    return 0;
 }
 
 static void check_fill(const unsigned char *ptr, const struct hak_slab *slab) {
@@ -51,12 +62,21 @@ static void remember(void *ptr, const struct hak_region *region, size_t size) {
     }
 }
 
+/* Memory that no block ever lay in is open. Where one block of a slab is such, all are that are not live. */
+static void close_fresh_slab(struct hak_slab *slab) {
+    for (uint32_t i = 0; i < slab->blocks; i++)
+        if (hak_load_rlx(&slab->request[i]) == REQUEST_NONE)
+            hak_annotate_close(slab->base + (size_t)i * slab->block_bytes, slab->block_bytes);
+}
+
 bool hak_guard_alloc(void *ptr, size_t size, size_t usable) {
     struct hak_region region = hak_region_lookup(ptr);
+    if (HAK_ASAN_IS_OPEN(ptr) && region.owner != 0) close_fresh_slab(region.descriptor);
     remember(ptr, &region, size);
     char *slack = (char *)ptr + size;
     hak_annotate_alloc(ptr, size);
     hak_annotate_close(slack, usable - size);
+    if (HAK_TRACE) hak_explain_alloc(ptr, size, usable);
     if (HAK_CHECKED) memset(slack, CANARY, least(usable - size, CANARY_BYTES));
     int perturb = HAK_CHECKED ? hak_load_rlx(&hak_guard_perturb) : 0;
     if (perturb != 0) memset(ptr, ~perturb, size);
@@ -80,6 +100,13 @@ static _Atomic uint32_t *slab_request(const void *ptr, const struct hak_region *
 
 static bool is_request(uint32_t request) { return request != REQUEST_NONE && request != REQUEST_FILLED; }
 
+/* Whether a block over 32 KiB is held back. */
+static bool is_held(const void *ptr, const struct hak_region *region) {
+    if (!HAK_QUARANTINE) return false;
+    if (region->kind == HAK_KIND_L25) return hak_l25_request(region->descriptor, ptr) == (uint32_t)REQUEST_HELD;
+    return region->kind == HAK_KIND_BIG && hak_big_request(region->descriptor) == REQUEST_HELD;
+}
+
 /* Whether a live block starts at `ptr`. */
 static bool is_live(const void *ptr, const struct hak_region *region) {
     if (region->owner != 0) {
@@ -87,7 +114,8 @@ static bool is_live(const void *ptr, const struct hak_region *region) {
         uint32_t index = hak_slab_index(slab, ptr);
         return index != HAK_NO_BLOCK && is_request(hak_load_rlx(&slab->request[index]));
     }
-    return (region->kind == HAK_KIND_L25 || region->kind == HAK_KIND_BIG) && given_bytes(ptr, region) != 0;
+    bool large = region->kind == HAK_KIND_L25 || region->kind == HAK_KIND_BIG;
+    return large && given_bytes(ptr, region) != 0 && !is_held(ptr, region);
 }
 
 size_t hak_guard_size(const void *ptr, const struct hak_region *region, const char *function) {
@@ -99,7 +127,8 @@ size_t hak_guard_size(const void *ptr, const struct hak_region *region, const ch
     if (is_live(ptr, region))
         return region->kind == HAK_KIND_L25 ? hak_l25_request(region->descriptor, ptr)
                                             : hak_big_request(region->descriptor);
-    if (region->kind == HAK_KIND_FREE_SLAB) hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
+    if (region->kind == HAK_KIND_FREE_SLAB || is_held(ptr, region))
+        hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
     if (region->kind != HAK_KIND_NONE) hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
     hak_misuse_foreign(function, ptr);
     return 0;
@@ -153,12 +182,25 @@ static void fill_freed(void *ptr, size_t size, size_t usable, _Atomic uint32_t *
     }
 }
 
-void hak_guard_free(void *ptr, const struct hak_region *region, const char *function) {
+/* Takes a live block over 32 KiB out of the records; returns its requested size. Of two racing frees the second may
+ * come as far as the store, which tells. */
+static size_t forget_large(void *ptr, const struct hak_region *region, const char *function) {
+    size_t size = hak_guard_size(ptr, region, function);
+    if (HAK_QUARANTINE) remember(ptr, region, REQUEST_HELD);
+    return size;
+}
+
+bool hak_guard_free(void *ptr, const struct hak_region *region, const char *function) {
     bool in_slab = region->owner != 0;
-    if (!in_slab && !is_live(ptr, region)) return; /* reported by the router or the store */
+    if (!in_slab && !is_live(ptr, region)) {
+        if (is_held(ptr, region)) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
+        return false; /* reported by the router or the store */
+    }
     size_t usable = given_bytes(ptr, region);
-    size_t size = in_slab ? forget_in_slab(ptr, region, function) : hak_guard_size(ptr, region, function);
+    size_t size = in_slab ? forget_in_slab(ptr, region, function) : forget_large(ptr, region, function);
     if (HAK_CHECKED) check_canary(ptr, size, usable, function);
     if (HAK_CHECKED) fill_freed(ptr, size, usable, in_slab ? slab_request(ptr, region, function) : NULL);
+    if (HAK_TRACE) hak_explain_free(ptr, usable);
     hak_annotate_free(ptr, usable);
+    return HAK_QUARANTINE && hak_quarantine_keep(ptr, usable);
 }

@@ -21,6 +21,15 @@ static_assert(HAK_SCHED == 0 || HAK_SCHED == 1, "scheduling points for controlle
 /* Builds that remember the requested size of every block, and tell it as the usable size. */
 #define HAK_EXACT (HAK_CHECKED + HAK_ASAN + HAK_MSAN + HAK_VALGRIND != 0)
 
+/* What they ask of a store beyond the request: a byte for a canary or poison; for ASan as much as leaves a whole
+ * granule of it however the block ends, which is also where the block's history stands (api/explain.h). */
+#define HAK_EXACT_SLACK ((size_t)(HAK_ASAN ? 16 : 1))
+
+/* Builds that hold freed blocks back (api/quarantine.h), and that know where each was allocated and freed
+ * (api/trace.h). Controlled schedules start over too often for either. */
+#define HAK_QUARANTINE ((HAK_ASAN || HAK_VALGRIND) && !HAK_SCHED)
+#define HAK_TRACE (HAK_ASAN && !HAK_SCHED)
+
 #define HAK_KIB ((size_t)1 << 10)
 #define HAK_MIB ((size_t)1 << 20)
 

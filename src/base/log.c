@@ -113,12 +113,17 @@ static void kind_of_misuse(struct hak_text *text, const struct hak_misuse_report
     }
 }
 
+#if HAK_TRACE
+void (*hak_misuse_explain)(const void *ptr);
+#endif
+
 _Noreturn HAK_COLD void hak_misuse_die(const struct hak_misuse_report *report) {
     struct hak_text text = {.used = 0};
     head_of_misuse(&text, report->function, report->ptr);
     kind_of_misuse(&text, report);
     if (report->late) hak_text_str(&text, " (found when the thread cache was flushed)");
     hak_text_line(&text, STDERR);
+    if (HAK_TRACE && hak_misuse_explain != NULL) hak_misuse_explain(report->ptr);
     hak_sys_abort();
 }
 

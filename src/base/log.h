@@ -52,6 +52,9 @@ _Noreturn void hak_misuse_die(const struct hak_misuse_report *report);
 _Noreturn void hak_misuse_at_once(const char *function, const void *ptr, enum hak_misuse kind);
 _Noreturn void hak_misuse_late(const void *ptr, enum hak_misuse kind);
 
+/* ASan builds, constant after start: says more of the block, after the line. */
+extern void (*hak_misuse_explain)(const void *ptr);
+
 /* A pointer that is not ours. Memory of another allocator is reported once per process and ignored (returns);
  * anything else ends the process with a line that says where it lies. */
 void hak_misuse_foreign(const char *function, const void *ptr);

@@ -18,6 +18,8 @@ bool hak_sys_unmap(void *ptr, size_t bytes);
 bool hak_sys_purge(void *ptr, size_t bytes);
 /* Makes pages inaccessible (`access` false) or readable and writable (true). */
 bool hak_sys_protect(void *ptr, size_t bytes, bool access);
+/* Makes pages read-only, at the very end of the process. Valgrind builds. */
+void hak_sys_seal(void *ptr, size_t bytes);
 /* Grows or shrinks a mapping where it is. SPLIT: parts of it differ (a locked page, say), so it cannot be moved either.
  */
 enum hak_sys_remap { HAK_REMAP_DONE, HAK_REMAP_NO_ROOM, HAK_REMAP_SPLIT };

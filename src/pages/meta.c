@@ -2,6 +2,7 @@
  * The links lie in the free metadata blocks themselves: this is hakmem's own memory, never a user's. */
 #include "pages/meta.h"
 
+#include "base/annotate.h"
 #include "base/size_class.h"
 #include "base/sync.h"
 #include "base/sys.h"
@@ -32,7 +33,15 @@ static size_t granted(size_t bytes) {
 static void *map_metadata(size_t bytes) {
     void *ptr = hak_sys_map(bytes);
     if (ptr != NULL) hak_add_rlx(&mapped_bytes, bytes);
+    if (HAK_VALGRIND && ptr != NULL) hak_annotate_metadata(ptr, bytes, true);
     return ptr;
+}
+
+static bool unmap_metadata(void *ptr, size_t bytes) {
+    if (HAK_VALGRIND) hak_annotate_metadata(ptr, bytes, false);
+    bool unmapped = hak_sys_unmap(ptr, bytes);
+    if (unmapped) hak_sub_rlx(&mapped_bytes, bytes);
+    return unmapped;
 }
 
 static void *bump_locked(size_t bytes) HAK_REQUIRES(arena_lock) {
@@ -68,7 +77,7 @@ void *hak_meta_alloc(size_t bytes) {
         chunk = NULL;
     }
     hak_unlock(&arena_lock);
-    if (chunk != NULL && hak_sys_unmap(chunk, CHUNK_BYTES)) hak_sub_rlx(&mapped_bytes, CHUNK_BYTES);
+    if (chunk != NULL) unmap_metadata(chunk, CHUNK_BYTES);
     return fresh;
 }
 
@@ -76,8 +85,8 @@ void hak_meta_free(void *ptr, size_t bytes) {
     if (ptr == NULL) return;
     bytes = granted(bytes);
     if (bytes > HAK_MID_MAX) {
-        if (hak_sys_unmap(ptr, bytes)) hak_sub_rlx(&mapped_bytes, bytes);
-        else hak_sys_purge(ptr, bytes); /* its address space is lost; that it is seldom enough makes up for it */
+        if (!unmap_metadata(ptr, bytes))
+            hak_sys_purge(ptr, bytes); /* its address space is lost; that it is seldom enough makes up for it */
         return;
     }
     unsigned c = hak_class_of(bytes);

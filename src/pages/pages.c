@@ -142,6 +142,8 @@ void *hak_pages_map(size_t bytes, size_t align, bool *zero) {
     void *ptr = take_retained(bytes, align, &fresh);
     if (ptr == NULL) ptr = map_aligned(bytes, align);
     if (ptr != NULL) count_mapped(bytes);
+    if (HAK_VALGRIND && ptr != NULL)
+        hak_annotate_close(ptr, bytes); /* what is free holds nothing, to a leak check too */
     if (zero != NULL) *zero = fresh;
     return ptr;
 }

@@ -1,6 +1,7 @@
 /* Growth and writing of the region map (region.h). Reading is inline there and takes no lock. */
 #include "pages/region.h"
 
+#include "base/annotate.h"
 #include "base/sys.h"
 #include "pages/pages.h"
 
@@ -13,6 +14,7 @@ static bool add_leaf(uintptr_t window) {
     bool zero;
     struct hak_region_leaf *leaf = hak_pages_map(sizeof *leaf, HAK_GRANULE, &zero);
     if (leaf == NULL) return false;
+    if (HAK_VALGRIND) hak_annotate_defined(leaf, sizeof *leaf); /* unlike the users' memory it is in use at once */
     if (!zero) memset(leaf, 0, sizeof *leaf);
     hak_lock(&grow_lock);
     bool lost = hak_load_rlx(&hak_region_root[window]) != NULL; /* another thread was first */

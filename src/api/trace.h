@@ -1,0 +1,13 @@
+/* Where blocks were allocated and freed: short stacks, each kept once under a number. ASan builds only (HAK_TRACE).
+ * Stacks are found by frame pointers, as ASan's are: code that has none ends a stack early. */
+#ifndef HAK_API_TRACE_H
+#define HAK_API_TRACE_H
+
+#include "base/config.h"
+
+/* The number of the caller's stack; 0: there is no room for more. Numbers are never reused. */
+uint32_t hak_trace_here(void);
+/* Prints a stack on stderr, a line per frame, from the public function on. */
+void hak_trace_print(uint32_t number);
+
+#endif
