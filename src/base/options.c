@@ -239,10 +239,7 @@ static void set(const struct row *row, struct piece value) {
 
 #define COMPARED_BYTES ((size_t)40) /* of an unknown name; longer ones are far from every known one */
 
-static unsigned least(unsigned a, unsigned b, unsigned c) {
-    unsigned ab = a < b ? a : b;
-    return ab < c ? ab : c;
-}
+static unsigned smaller(unsigned a, unsigned b) { return a < b ? a : b; }
 
 static char upper(char c) { return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c; }
 
@@ -251,18 +248,19 @@ static bool same_letter(char a, char b) { return upper(a) == upper(b); }
 /* Letters to insert, drop, replace or swap with their neighbour to make `a` into `b`, whatever their case; `b` has at
  * most COMPARED_BYTES. The three rows are those of the table for the last three letters of `a`. */
 static unsigned distance(struct piece a, struct piece b) {
-    unsigned room[3][COMPARED_BYTES + 1];
-    for (unsigned j = 0; j <= b.bytes; j++) room[0][j] = j;
+    uint8_t room[3][COMPARED_BYTES + 1];
+    for (size_t j = 0; j <= b.bytes; j++) room[0][j] = (uint8_t)j;
     for (size_t i = 1; i <= a.bytes; i++) {
-        unsigned *row = room[i % 3];
-        const unsigned *last = room[(i + 2) % 3], *before = room[(i + 1) % 3];
-        row[0] = (unsigned)i;
+        uint8_t *row = room[i % 3];
+        const uint8_t *last = room[(i + 2) % 3], *before = room[(i + 1) % 3];
+        row[0] = (uint8_t)i;
         for (size_t j = 1; j <= b.bytes; j++) {
             bool differ = !same_letter(a.at[i - 1], b.at[j - 1]);
-            row[j] = least(last[j] + 1, row[j - 1] + 1, last[j - 1] + differ);
+            unsigned least = smaller(smaller(last[j], row[j - 1]) + 1, last[j - 1] + differ);
             bool swapped = i > 1 && j > 1 && same_letter(a.at[i - 1], b.at[j - 2]) &&
                            same_letter(a.at[i - 2], b.at[j - 1]);
-            if (swapped) row[j] = least(row[j], before[j - 2] + 1, row[j]);
+            if (swapped) least = smaller(least, before[j - 2] + 1);
+            row[j] = (uint8_t)least;
         }
     }
     return room[a.bytes % 3][b.bytes];
