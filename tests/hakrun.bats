@@ -5,9 +5,21 @@
 load support/real
 bats_require_minimum_version 1.5.0
 
-# A shared library that writes no statistics: what the summary holds is then exactly what a test writes.
+# A shared library that hakrun takes for hakmem and that writes no statistics: what the summary holds is then exactly
+# what a test writes.
 silent() {
-    echo 'int hakmem_is_not_here;' | gcc -shared -fPIC -x c - -o silent.so
+    echo '__attribute__((section(".note.hakmem"), used)) static const int mark[5] = {4, 4, 1};' |
+        gcc -shared -fPIC -x c - -o silent.so
+}
+
+# misused MESSAGE ARGUMENTS...  hakrun names what is wrong with its arguments, and starts nothing
+misused() {
+    local message=$1
+    shift
+    run "$hakrun" "$@"
+    echo "$status: $output"
+    [ "$status" -eq 2 ]
+    [ "$output" = "hakrun: $message (see hakrun --help)" ]
 }
 
 # refused REASON PROGRAM  hakrun says why, and does not start it
@@ -139,7 +151,8 @@ SH
     run "$hakrun" --library silent.so --stats true
     [ "$status" -eq 0 ]
     [ "${lines[1]}" = "hakrun: 0 processes on hakmem" ]
-    [ "${lines[2]}" = "hakrun: no process left statistics: it did not run on hakmem, or did not end by exit()" ]
+    [ "${lines[2]}" = "hakrun: no process ran on hakmem's malloc" ]
+    [ "${#lines[@]}" -eq 3 ]
 }
 
 @test "a process that outlives the program is not waited for, and the summary says so" {
@@ -148,11 +161,135 @@ SH
     jq -e '.still_running' summary
 }
 
+@test "processes that end without a line are counted, and named" {
+    # shellcheck disable=SC2016  # perl's variables
+    run -137 "$hakrun" --stats --output summary perl -MPOSIX -e '
+        for (1 .. 3) { if (!fork) { POSIX::_exit(0) } }
+        1 while wait > 0; system "perl", "-e", "1"; system "sh", "-c", q(kill -9 $$); kill 9, $$'
+    cat summary
+    grep -qx 'hakrun: 1 process on hakmem: 1 perl' summary
+    grep -qx 'hakrun: 5 processes left no statistics (they ended by _exit() or a signal, or still run): 4 perl, 1 sh' summary
+    run "$hakrun" --stats=json --output summary sh -c 'exec perl -MPOSIX -e "POSIX::_exit(3)"'
+    [ "$status" -eq 3 ]
+    jq -e '.processes == 0 and .without_statistics == 1 and .programs == {} and .still_running == false' summary
+    # Replaced by exec: one process all the same.
+    "$hakrun" --stats=json --output summary sh -c 'exec sh -c "exec perl -e 1"'
+    jq -e '.processes == 1 and .without_statistics == 0 and .programs == {"perl": 1}' summary
+}
+
+@test "starts and ends are told apart by process, also where a number comes again" {
+    silent
+    cat >lines.sh <<'SH'
+cat >>"$HAKMEM_STATS_FILE" <<'EOL'
+{"version":1,"pid":10,"program":"a","start":"exec"}
+{"version":1,"pid":11,"program":"a","start":"fork"}
+{"version":1,"pid":11,"program":"b","start":"exec"}
+{"version":1,"pid":11,"program":"b","threads":1}
+{"version":1,"pid":12,"program":"a","start":"fork"}
+{"version":1,"pid":12,"program":"c","start":"fork"}
+{"version":1,"pid":12,"program":"c","threads":2}
+{"version":1,"pid":13,"program":"d","threads":4}
+{"version":1,"pid":99999999999,"program":"e","start":"exec"}
+EOL
+SH
+    "$hakrun" --library silent.so --stats=json --output summary sh lines.sh
+    jq -e '.processes == 3 and .programs == {"b": 1, "c": 1, "d": 1} and .sum == {"threads": 7}' summary
+    jq -e '.without_statistics == 3 and .unreadable == 0' summary
+    "$hakrun" --library silent.so --stats --output summary sh lines.sh
+    grep -qF 'hakrun: 3 processes left no statistics (they ended by _exit() or a signal, or still run): 2 a, 1 e' summary
+}
+
+@test "the user's own HAKMEM_STATS_FILE gets the lines as well" {
+    HAKMEM_STATS_FILE=mine "$hakrun" --stats=json --output summary perl -e 'system "sort", "/dev/null"'
+    jq -e '.processes == 2' summary
+    [ "$(jq -r .program mine | xargs)" = "sort perl" ]
+    jq -s -e 'all(.layers.tiny.served_blocks > 0)' mine
+    # Appended; and with the lines that the user asks for.
+    HAKMEM_STATS_START=1 HAKMEM_STATS_FILE=mine "$hakrun" --stats --output summary sort /dev/null
+    [ "$(jq -r '.start // "end"' mine | xargs)" = "end end exec end" ]
+    HAKMEM_STATS_FILE=. run "$hakrun" --stats sort /dev/null
+    [ "$status" -eq 0 ]
+    [ "${lines[0]}" = "hakrun: HAKMEM_STATS_FILE: cannot append to .: Is a directory" ]
+    [[ ${lines[1]} == "hakrun: sort: "* ]]
+    HAKMEM_STATS_FILE=0 "$hakrun" --stats --output summary true
+    [ ! -e 0 ]
+}
+
+@test "a program that is linked with hakmem is known, and counted once" {
+    linked="is linked with hakmem: that one serves it, not the library"
+    for flags in -pie -no-pie -rdynamic "-s -Wl,--gc-sections"; do
+        # shellcheck disable=SC2086  # several flags
+        gcc $flags "$root/tests/support/life_linked.c" "$build/hakmem.o" -pthread -o linked
+        for checked in "" --checked; do
+            # shellcheck disable=SC2086  # perhaps none
+            run "$hakrun" --stats=json --output summary $checked ./linked
+            echo "$flags $checked: $output"
+            cat summary
+            [ "$status" -eq 0 ]
+            [ "$output" = "hakrun: ./linked $linked"$'\n'ok ]
+            # It forks one child, which ends by _exit().
+            jq -e '.processes == 1 and .programs == {"linked": 1}' summary
+            jq -e '.sum["layers.big.served_blocks"] > 0' summary
+        done
+        run "$hakrun" --libc ./linked
+        [ "$status" -eq 125 ]
+        [ "${lines[0]}" = "hakrun: ./linked: --libc has no effect: it is linked with hakmem, before which no library can come" ]
+        [ "${lines[1]}" = "hakrun: ./linked is not started (--force starts it without)" ]
+        run "$hakrun" --libc --force ./linked
+        [ "$status" -eq 0 ] && [ "${lines[-1]}" = ok ]
+    done
+    for flags in -static "-static -s" -static-pie; do
+        # shellcheck disable=SC2086  # several flags
+        gcc $flags "$root/tests/support/life_linked.c" "$build/hakmem.o" -pthread -o linked
+        run "$hakrun" --stats=json --output summary ./linked
+        [ "$status" -eq 0 ]
+        [ "$output" = "hakrun: ./linked $linked"$'\n'ok ]
+        jq -e '.processes == 1 and .sum["layers.big.served_blocks"] > 0' summary
+        run "$hakrun" --libc ./linked
+        [ "$status" -eq 125 ]
+    done
+    # With the shared library it is as any other program.
+    gcc "$root/tests/support/life_linked.c" "$build/libhakmem.so" -Wl,-rpath,"$build" -pthread -o linked
+    for checked in "" --checked; do
+        # shellcheck disable=SC2086  # perhaps none
+        run "$hakrun" --stats=json --output summary $checked ./linked
+        [ "$status" -eq 0 ] && [ "$output" = ok ]
+        jq -e '.processes == 1' summary
+    done
+    run "$hakrun" --libc ./linked
+    [ "$status" -eq 1 ] && [ "$output" = "the block is not hakmem's" ]
+}
+
+@test "a program with a malloc of its own is not counted as on hakmem" {
+    cat >own.c <<'C'
+#include <stddef.h>
+void *malloc(size_t n) { static char pool[1 << 20]; static size_t used; used += n + 15 & ~15ul; return pool + used - n; }
+void free(void *p) { (void)p; }
+C
+    program gcc own.c -rdynamic
+    run "$hakrun" --stats ./program
+    [ "$status" -eq 0 ]
+    [ "${lines[0]}" = "hakrun: ./program defines malloc itself: that allocator serves it, not hakmem" ]
+    [ "${lines[2]}" = "hakrun: 0 processes on hakmem" ]
+    run "$hakrun" --libc ./program
+    [ "$status" -eq 125 ]
+    [ "${lines[0]}" = "hakrun: ./program: --libc has no effect: it defines malloc itself, before which no library can come" ]
+}
+
+@test "what makes no sense together is refused" {
+    misused "--output is for the summary of --stats, which is missing" --output summary true
+    [ ! -e summary ]
+    misused "--libc runs without hakmem: --checked cannot be had with it" --checked --libc true
+    misused "--libc runs without hakmem: --log cannot be had with it" --log --libc true
+    misused "--libc runs without hakmem: --library cannot be had with it" --libc --library "$build/libhakmem.so" true
+    misused "--checked and --library both name the library" --checked --library "$build/libhakmem.so" true
+}
+
 @test "a statically linked program is refused" {
     program gcc -static
-    refused "it is statically linked, so nothing can be preloaded; link it with libhakmem.a instead" ./program
+    refused "it is statically linked, so nothing can be preloaded; link it with hakmem.o instead" ./program
     program gcc -static-pie
-    refused "it is statically linked, so nothing can be preloaded; link it with libhakmem.a instead" ./program
+    refused "it is statically linked, so nothing can be preloaded; link it with hakmem.o instead" ./program
     [ ! -e started ]
     run "$hakrun" --force ./program
     [ "$status" -eq 0 ] && [ -e started ]
@@ -255,7 +392,7 @@ C
     chmod +x script
     run "$hakrun" ./script
     [ "$status" -eq 125 ]
-    [ "${lines[0]}" = "hakrun: $PWD/program: hakmem cannot be preloaded: it is statically linked, so nothing can be preloaded; link it with libhakmem.a instead" ]
+    [ "${lines[0]}" = "hakrun: $PWD/program: hakmem cannot be preloaded: it is statically linked, so nothing can be preloaded; link it with hakmem.o instead" ]
     [ "${lines[1]}" = "hakrun: ./script is not started (--force starts it without)" ]
     printf '#!/usr/bin/env -S program x\n' >script
     PATH=$PWD:$PATH run "$hakrun" ./script
@@ -274,10 +411,14 @@ C
     run usr/bin/hakrun --checked true
     [ "$status" -eq 125 ]
     [[ $output == "hakrun: libhakmem-checked.so is missing (looked in .., ../lib, ../lib64 and . of $PWD/usr/bin): "* ]]
-    run "$hakrun" --library none.so true
-    [ "$status" -eq 125 ] && [ "$output" = "hakrun: none.so: the library is missing" ]
-    run "$hakrun" --library /etc/passwd true
-    [ "$status" -eq 125 ] && [ "$output" = "hakrun: /etc/passwd: not a 64-bit shared library" ]
+    : >usr/bin/libhakmem.so
+    run usr/bin/hakrun true
+    [ "$status" -eq 125 ] && [ "$output" = "hakrun: $PWD/usr/bin/libhakmem.so: not a 64-bit shared library" ]
+    misused "--library none.so: No such file or directory" --library none.so true
+    misused "--library /etc/passwd: not a 64-bit shared library" --library /etc/passwd true
+    misused "--library $build/hakmem.o: not a 64-bit shared library" --library "$build/hakmem.o" true
+    echo 'int other;' | gcc -shared -fPIC -x c - -o other.so
+    misused "--library other.so: not a build of hakmem" --library other.so true
     silent
     mv silent.so "a space.so"
     run "$hakrun" --library "a space.so" true
@@ -290,10 +431,20 @@ C
     [ "$output" = "hakrun: no-such-program: not found" ]
     run "$hakrun" /etc/passwd
     [ "$status" -eq 126 ] && [ "$output" = "hakrun: /etc/passwd: not an executable file" ]
-    run "$hakrun" --stats=wrong true
-    [ "$status" -eq 125 ]
-    run "$hakrun"
-    [ "$status" -eq 125 ] && [ "$output" = "hakrun: see hakrun --help" ]
     run "$hakrun" --help
     [ "$status" -eq 0 ] && [ "${lines[0]}" = "usage: hakrun [options] program [arguments]" ]
+}
+
+@test "a wrong call is answered with what is wrong" {
+    misused "no program is named"
+    misused "no program is named" --stats
+    misused "--stats=wrong: it can be text or json" --stats=wrong true
+    misused "--nonsense is not an option, or short for several" --nonsense true
+    misused "--lib is not an option, or short for several" --lib true
+    misused "-x is not an option" -x true
+    misused "--output needs a file name" --stats --output
+    misused "--library needs a file name" --library
+    misused "--checked takes no value" --checked=1 true
+    run "$root/tools/hakrun" --nonsense true
+    [ "$status" -eq 2 ]
 }

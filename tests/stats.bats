@@ -57,6 +57,43 @@ sys.exit(max(child.wait() for child in children))' 2>"$dir/err"
     [ "$(jq -s 'map(select(.layers.big.served_blocks >= 1)) | length' "$dir/lines")" -ge 20 ]
 }
 
+@test "HAKMEM_STATS_START=1 adds a line for each start, by exec and by fork" {
+    HAKMEM_STATS_START=1 HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib /usr/bin/python3 -c '
+import os
+if os.fork() == 0: os._exit(0)
+os.wait()'
+    [ "$(jq -c '[.version, .program, .start]' "$dir/lines" | xargs)" = "[1,python3,exec] [1,python3,fork] [1,python3,null]" ]
+    [ "$(jq -s '.[0].pid == .[2].pid and .[0].pid != .[1].pid' "$dir/lines")" = true ]
+    HAKMEM_STATS_START=1 LD_PRELOAD=$lib /usr/bin/python3 -c '' 2>"$dir/err"
+    [ ! -s "$dir/err" ]
+}
+
+@test "a hakmem behind another malloc leaves no statistics" {
+    gcc "$HAK_ROOT/tests/support/life_linked.c" "$HAK_BUILD/hakmem.o" -pthread -o "$dir/linked"
+    gcc -no-pie "$HAK_ROOT/tests/support/life_linked.c" -pthread -o "$dir/fixed"
+    HAKMEM_STATS_START=1 HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib "$dir/linked"
+    [ "$(jq -r '.start // "end"' "$dir/lines" | xargs)" = "exec fork end" ]
+    # A program at a fixed address may put a place of its own for malloc: it is on hakmem all the same.
+    rm "$dir/lines"
+    HAKMEM_STATS_START=1 HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib "$dir/fixed" || true
+    [ "$(jq -r '.start // "end"' "$dir/lines" | xargs)" = "exec fork end" ]
+    # Nor does one that nobody calls; one that is used by its own names does.
+    cat >"$dir/late.c" <<'C'
+#include <dlfcn.h>
+#include <stddef.h>
+int main(int argc, char **argv) {
+    void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    void *(*allocate)(size_t) = dlsym(library, "hak_malloc");
+    return argc > 2 && !allocate(100);
+}
+C
+    gcc "$dir/late.c" -o "$dir/late" -ldl
+    HAKMEM_STATS=json "$dir/late" "$lib" 2>"$dir/err"
+    [ ! -s "$dir/err" ]
+    HAKMEM_STATS=json "$dir/late" "$lib" used 2>"$dir/err"
+    jq -e '.layers.tiny.served_blocks > 0' "$dir/err"
+}
+
 @test "a program that has closed its standard error still prints there, and leaves its line in the file" {
     HAKMEM_STATS=json HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib /usr/bin/python3 -c '
 import os
@@ -72,9 +109,10 @@ os.close(2)' 2>"$dir/err"
     [ "$(grep -cE '^hakmem\[[0-9]+ python3\]: HAKMEM_[A-Z0-9_]+ +(bool|number|text) ' "$dir/err")" -eq "$options" ]
 }
 
-@test "an unknown option is answered with the nearest one, a bad value with the value used" {
-    HAKMEM_STAT=1 HAKMEM_PREWARM=99 LD_PRELOAD=$lib /usr/bin/python3 -c "" 2>"$dir/err"
-    [ "$(wc -l <"$dir/err")" -eq 2 ]
+@test "an unknown option is answered with the nearest one if one is near, a bad value with the value used" {
+    HAKMEM_STAT=1 HAKMEM_PREWARM=99 HAKMEM_NONSENSE=1 HAKMEM_TLS_SLOTS_MAX=4 LD_PRELOAD=$lib /usr/bin/python3 -c "" 2>"$dir/err"
+    [ "$(wc -l <"$dir/err")" -eq 3 ]
+    grep -qE '^hakmem\[[0-9]+ [^]]+\]: HAKMEM_NONSENSE is not an option and ignored; HAKMEM_HELP=1 lists those that are$' "$dir/err"
     grep -qE '^hakmem\[[0-9]+ [^]]+\]: HAKMEM_STAT is not an option and ignored; the nearest one is HAKMEM_STATS$' "$dir/err"
     grep -qE '^hakmem\[[0-9]+ [^]]+\]: HAKMEM_PREWARM="99" is out of range 0\.\.16; used: 16$' "$dir/err"
 }

@@ -33,6 +33,9 @@ size_t hak_rounded(size_t size);
 /* Lets go of all free memory, the calling thread's caches first; returns the bytes given back. */
 size_t hak_let_go(void);
 
+/* hak_malloc(), whatever else of that name there is in the process. */
+__attribute__((visibility("hidden"))) void *hak_own_malloc(size_t size);
+
 /* errno is set to ENOMEM here and nowhere else. */
 void *hak_no_memory(void);
 

@@ -8,11 +8,16 @@
 
 #include <pthread.h>
 
+static void in_child(void) {
+    hak_fork_handler();
+    hak_stats_in_child();
+}
+
 /* No arguments: musl passes none to constructors. */
 __attribute__((constructor(101))) static void boot(void) {
     hak_options_init(hak_sys_environ());
     hak_stats_at_start();
-    pthread_atfork(NULL, NULL, hak_fork_handler);
+    pthread_atfork(NULL, NULL, in_child);
 }
 
 __attribute__((destructor(101))) static void at_end(void) {

@@ -10,9 +10,17 @@
 #define TEXT(x) #x
 #define DOTTED(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
 
+#define VERSION DOTTED(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH)
+
+/* An ELF note, by which hakrun knows a file that has hakmem in it, also one without symbols (`readelf -n`). */
+static const struct {
+    uint32_t name_bytes, text_bytes, type;
+    char name[8], text[16];
+} note __attribute__((section(".note.hakmem"), used, aligned(4))) = {
+    .name_bytes = sizeof "hakmem", .text_bytes = 16, .type = 1, .name = "hakmem", .text = VERSION};
+
 const char *hak_version(void) {
-    static const char plain[] = DOTTED(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH);
-    static const char checked[] = DOTTED(HAKMEM_VERSION_MAJOR, HAKMEM_VERSION_MINOR, HAKMEM_VERSION_PATCH) "-checked";
+    static const char plain[] = VERSION, checked[] = VERSION "-checked";
     return HAK_CHECKED ? checked : plain;
 }
 

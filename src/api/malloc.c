@@ -31,6 +31,7 @@ HAK_HOT void *hak_malloc(size_t size) {
     return ptr;
 }
 HAK_LIBC_NAME(malloc, hak_malloc);
+extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
 
 static HAK_NOINLINE void free_slow(void *ptr) { hak_release(ptr, "free"); }
 

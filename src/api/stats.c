@@ -4,6 +4,7 @@
  * whoever finds the buffer in use writes in pieces. */
 #include "api/stats.h"
 
+#include "api/alloc.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "base/sys.h"
@@ -17,6 +18,7 @@
 #include "stores/slab.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 
 #define STDERR 2
@@ -231,32 +233,50 @@ static void put_layers(struct sink *sink, const struct hak_stats *stats) {
     }
 }
 
-static int write_json(struct sink *sink, const struct hak_stats *stats) {
-    put(sink, "{");
-    put_member(sink, "version", stats->version);
-    put(sink, ",");
-    put_member(sink, "pid", hak_sys_pid());
-    put(sink, ",\"program\":\"");
-    put_escaped(sink, hak_sys_program());
-    put(sink, "\",\"layers\":{");
+/* What a line is about: the statistics, or without them how the process started. */
+struct report {
+    const struct hak_stats *stats;
+    const char *start;
+};
+
+static void put_start(struct sink *sink, const char *start) {
+    put(sink, "\"start\":\"");
+    put(sink, start);
+    put(sink, "\"");
+}
+
+static void put_stats(struct sink *sink, const struct hak_stats *stats) {
+    put(sink, "\"layers\":{");
     put_layers(sink, stats);
     put(sink, "}");
     for (size_t i = 0; i < FIGURES; i++) {
         put(sink, ",");
         put_member(sink, figures[i].name, value_of(stats, &figures[i]));
     }
+}
+
+static int write_json(struct sink *sink, const struct report *report) {
+    put(sink, "{");
+    put_member(sink, "version", HAK_STATS_VERSION);
+    put(sink, ",");
+    put_member(sink, "pid", hak_sys_pid());
+    put(sink, ",\"program\":\"");
+    put_escaped(sink, hak_sys_program());
+    put(sink, "\",");
+    if (report->stats != NULL) put_stats(sink, report->stats);
+    else put_start(sink, report->start);
     put(sink, "}\n");
     drain(sink);
     return sink->error;
 }
 
-static int print_json(int fd, const struct hak_stats *stats, struct line_buffer *buffer) {
+static int print_json(int fd, const struct report *report, struct line_buffer *buffer) {
     char small[64];
     uint32_t nobody = 0;
     bool mine = hak_cas_acqrel(&buffer->taken, &nobody, 1); /* pairs with the release below */
     struct sink sink = {
         .fd = fd, .room = mine ? sizeof buffer->bytes : sizeof small, .bytes = mine ? buffer->bytes : small};
-    int error = write_json(&sink, stats);
+    int error = write_json(&sink, report);
     if (mine) hak_store_rel(&buffer->taken, 0);
     return error;
 }
@@ -268,7 +288,7 @@ int hak_stats_print(int fd, enum hak_format format) {
     struct hak_stats now;
     if (format != HAK_FORMAT_TEXT && format != HAK_FORMAT_JSON) return EINVAL;
     snapshot(&now);
-    return format == HAK_FORMAT_TEXT ? print_text(fd, &now) : print_json(fd, &now, &buffer);
+    return format == HAK_FORMAT_TEXT ? print_text(fd, &now) : print_json(fd, &(struct report){.stats = &now}, &buffer);
 }
 
 static HAK_COLD void complain(const char *path) {
@@ -280,26 +300,63 @@ static HAK_COLD void complain(const char *path) {
 }
 
 /* A buffer of its own: a thread that hangs in hak_stats_print() cannot make this line come in pieces. */
-static void append_line(const char *path) {
+static bool append_line(const char *path, const struct report *report) {
     static struct line_buffer buffer;
-    struct hak_stats now;
     int fd = hak_sys_open_append(path);
-    snapshot(&now);
-    if (fd < 0 || print_json(fd, &now, &buffer) != 0) complain(path);
-    if (fd >= 0) hak_sys_close(fd);
+    if (fd < 0) return false;
+    int error = print_json(fd, report, &buffer);
+    hak_sys_close(fd);
+    return error == 0;
 }
+
+/* Whether the malloc of the process is the one of this hakmem. It is not where a program brings its own, perhaps
+ * another hakmem that is linked into it, and this one was preloaded: then nobody asks for its statistics. Addresses
+ * alone do not tell: a program that is not position-independent can put one of its own in malloc's place. */
+static bool serves_the_process(void) {
+    void *(*malloc_of_process)(size_t) = malloc;
+    hak_forget_register(malloc_of_process); /* compilers believe that two names are two functions */
+    if (HAK_TEST || malloc_of_process == hak_own_malloc) return true;
+    void *ptr = malloc_of_process(1);
+    struct hak_region region = hak_region_lookup(ptr); /* not hak_is_owned(): that may be the other hakmem's as well */
+    free(ptr);
+    return region.owner != 0 || region.kind != HAK_KIND_NONE;
+}
+
+static bool is_idle(const struct hak_stats *stats) {
+    uint64_t served = 0;
+    for (size_t i = 0; i < HAK_LAYER_COUNT; i++) served += stats->layer[i].served_blocks;
+    return served == 0;
+}
+
+static bool serving = true; /* constant after start */
+
+/* A failure is told at the end of the process, once. */
+static void tell_start(const char *start) {
+    if (hak_options.STATS_FILE == NULL || !hak_option(STATS_START) || !serving) return;
+    append_line(hak_options.STATS_FILE, &(struct report){.start = start});
+}
+
+void hak_stats_in_child(void) { tell_start("fork"); }
 
 /* Programs close stderr in their exit handlers, which run before ours, or give its number to a file of theirs. */
 static int exit_fd = -1; /* constant after start */
 
 void hak_stats_at_start(void) {
+    if (hak_options.STATS == NULL && hak_options.STATS_FILE == NULL) return;
+    serving = serves_the_process();
     if (hak_options.STATS != NULL) exit_fd = hak_sys_duplicate(STDERR);
+    tell_start("exec");
 }
 
 void hak_stats_at_exit(void) {
+    if (hak_options.STATS == NULL && hak_options.STATS_FILE == NULL) return;
+    struct hak_stats now;
+    snapshot(&now);
+    if (!serving && is_idle(&now)) return;
     if (hak_options.STATS != NULL && exit_fd >= 0) {
         hak_stats_print(exit_fd, hak_options.STATS[0] == 'j' ? HAK_FORMAT_JSON : HAK_FORMAT_TEXT);
         hak_sys_close(exit_fd);
     }
-    if (hak_options.STATS_FILE != NULL) append_line(hak_options.STATS_FILE);
+    const char *path = hak_options.STATS_FILE;
+    if (path != NULL && !append_line(path, &(struct report){.stats = &now})) complain(path);
 }

@@ -39,9 +39,9 @@ static const char help[] =
     "  --output FILE    write that summary to FILE, not to stderr\n"
     "  --checked        preload libhakmem-checked.so, which finds every misuse at once\n"
     "  --log            let hakmem log what it does (HAKMEM_LOG=1)\n"
-    "  --libc           run on the C library's malloc, also a program linked with another one: with --stats, time\n"
-    "                   and peak RSS to compare with\n"
-    "  --library FILE   preload this library; otherwise the one beside hakrun in the build, or in ../lib\n"
+    "  --libc           run on the C library's malloc, also a program linked with the library of another one: with\n"
+    "                   --stats, time and peak RSS to compare with. Not with --checked, --log or --library\n"
+    "  --library FILE   preload this build of hakmem; otherwise the one beside hakrun in the build, or in ../lib\n"
     "  --force          start the program also where hakmem cannot be preloaded into it\n"
     "  --help           print this\n"
     "\n"
@@ -49,15 +49,22 @@ static const char help[] =
     "built with a sanitizer or for another architecture or C library. Names an allocator that the program brings\n"
     "along, and starts it. For a script, what runs the script is looked at.\n"
     "\n"
-    "Exit status: that of the program; if a signal ends it, the same signal ends hakrun. 125 if hakrun itself\n"
-    "fails or refuses, 126 if the program cannot be executed, 127 if it is not found.\n";
+    "A process tells its statistics when it ends by exit() or by returning from main(). One that ends otherwise\n"
+    "(_exit(), a signal) has none in the summary, which says how many these were.\n"
+    "\n"
+    "Exit status: that of the program; if a signal ends it, the same signal ends hakrun. 2 if hakrun is called\n"
+    "wrongly, 125 if it fails or refuses, 126 if the program cannot be executed, 127 if it is not found.\n";
+
+static void say_args(const char *format, va_list args, const char *end) {
+    fputs("hakrun: ", stderr);
+    vfprintf(stderr, format, args);
+    fputs(end, stderr);
+}
 
 void say(const char *format, ...) {
     va_list args;
     va_start(args, format);
-    fputs("hakrun: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    say_args(format, args, "\n");
     va_end(args);
 }
 
@@ -73,9 +80,30 @@ const char *base_name(const char *path) {
 
 /* ---- before the start ------------------------------------------------------------------------------------ */
 
-static _Noreturn void refuse_usage(void) {
-    fputs("hakrun: see hakrun --help\n", stderr);
-    exit(EXIT_REFUSED);
+__attribute__((format(printf, 1, 2))) static _Noreturn void refuse_usage(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say_args(format, args, " (see hakrun --help)\n");
+    va_end(args);
+    exit(EXIT_USAGE);
+}
+
+/* Options that make no sense together are no slip to pass over: the user would compare what is not there. */
+static void check_options(const struct options *o) {
+    if (o->output && !o->stats) refuse_usage("--output is for the summary of --stats, which is missing");
+    if (o->libc && (o->checked || o->log || o->library))
+        refuse_usage("--libc runs without hakmem: %s cannot be had with it", o->checked ? "--checked"
+                                                                             : o->log   ? "--log"
+                                                                                        : "--library");
+    if (o->checked && o->library) refuse_usage("--checked and --library both name the library");
+}
+
+/* What getopt_long() refused. */
+static _Noreturn void refuse_option(int result, const char *option) {
+    if (result == ':') refuse_usage("%s needs a file name", option);
+    if (optopt == 0) refuse_usage("%s is not an option, or short for several", option);
+    if (optopt >= ' ') refuse_usage("-%c is not an option", optopt);
+    refuse_usage("%.*s takes no value", (int)strcspn(option, "="), option);
 }
 
 static void parse_options(struct options *o, int argc, char **argv) {
@@ -91,10 +119,12 @@ static void parse_options(struct options *o, int argc, char **argv) {
         {"help", no_argument, NULL, HELP},
         {0},
     };
-    for (int c; (c = getopt_long(argc, argv, "+", table, NULL)) != -1;) {
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, "+:", table, NULL)) != -1;) {
         switch (c) {
         case STATS:
-            if (optarg && strcmp(optarg, "json") != 0 && strcmp(optarg, "text") != 0) refuse_usage();
+            if (optarg && strcmp(optarg, "json") != 0 && strcmp(optarg, "text") != 0)
+                refuse_usage("--stats=%s: it can be text or json", optarg);
             o->stats = true;
             o->json = optarg && strcmp(optarg, "json") == 0;
             break;
@@ -120,10 +150,11 @@ static void parse_options(struct options *o, int argc, char **argv) {
             fputs(help, stdout);
             exit(0);
         default:
-            refuse_usage();
+            refuse_option(c, argv[optind - 1]);
         }
     }
-    if (optind == argc) refuse_usage();
+    check_options(o);
+    if (optind == argc) refuse_usage("no program is named");
 }
 
 /* The library that --library names, or the one in the build that hakrun is part of (it is in tools/ there), or
@@ -133,14 +164,18 @@ static void find_library(const struct options *o, char path[PATH_MAX]) {
     const char *name = o->checked ? "libhakmem-checked.so" : "libhakmem.so";
     char self[PATH_MAX] = "", tried[PATH_MAX];
     if (o->library) {
-        if (!realpath(o->library, path)) fail(EXIT_REFUSED, o->library, "the library is missing");
+        const char *fault = realpath(o->library, path) ? library_fault(path) : strerror(errno);
+        if (fault) refuse_usage("--library %s: %s", o->library, fault);
         return;
     }
     if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) fail(EXIT_REFUSED, "/proc/self/exe", strerror(errno));
     const char *here = dirname(self);
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
-        if (snprintf(tried, sizeof tried, "%s/%s/%s", here, places[i], name) < PATH_MAX && realpath(tried, path))
+        if (snprintf(tried, sizeof tried, "%s/%s/%s", here, places[i], name) < PATH_MAX && realpath(tried, path)) {
+            const char *fault = library_fault(path);
+            if (fault) fail(EXIT_REFUSED, path, fault);
             return;
+        }
     say("%s is missing (looked in .., ../lib, ../lib64 and . of %s): build it with make, or name it with --library",
         name, here);
     exit(EXIT_REFUSED);
@@ -158,25 +193,30 @@ static void preload(const char *library) {
     free(value);
 }
 
-/* Looks at the program and sets the environment, unless --libc. */
+static void start_or_refuse(const struct options *o, const char *name, bool fine) {
+    if (fine) return;
+    if (o->force) {
+        say("%s is started nevertheless", name);
+        return;
+    }
+    say("%s is not started (--force starts it without)", name);
+    exit(EXIT_REFUSED);
+}
+
+/* Looks at the program and sets the environment. */
 static void prepare(const struct options *o, const char *name) {
     char library[PATH_MAX], path[PATH_MAX];
     int found = program_find(name, path);
     if (found == EXIT_NOT_FOUND) fail(found, name, "not found");
     if (found != 0) fail(found, name, "not an executable file");
     if (o->libc) {
+        start_or_refuse(o, name, program_examine_for_libc(path));
         /* Loaded anyway, but now searched before an allocator that the program is linked with. */
         preload(LIBC_SO);
         return;
     }
     find_library(o, library);
-    if (!program_examine(path, library)) {
-        if (!o->force) {
-            say("%s is not started (--force starts it without)", name);
-            exit(EXIT_REFUSED);
-        }
-        say("%s is started nevertheless", name);
-    }
+    start_or_refuse(o, name, program_examine(path, library));
     preload(library);
     if (o->log) setenv("HAKMEM_LOG", "1", 1);
 }
@@ -254,14 +294,21 @@ static pid_t start(char **argv, const sigset_t *all) {
     return child;
 }
 
-/* A file for the statistics lines, named in HAKMEM_STATS_FILE. */
-static void make_lines_file(char path[PATH_MAX]) {
-    const char *dir = getenv("TMPDIR");
+static bool is_set(const char *option) { return option && *option && strcmp(option, "0") != 0; }
+
+/* A file for the statistics lines, named in HAKMEM_STATS_FILE. What the user has there is taken along: the lines are
+ * copied to it at the end. */
+static void make_lines_file(char path[PATH_MAX], struct statistics *statistics) {
+    const char *dir = getenv("TMPDIR"), *copy = getenv("HAKMEM_STATS_FILE"), *starts = getenv("HAKMEM_STATS_START");
+    if (is_set(copy) && !(statistics->copy = strdup(copy))) fail(EXIT_REFUSED, copy, strerror(errno));
+    statistics->copy_starts = is_set(starts);
+    statistics->lines = path;
     snprintf(path, PATH_MAX, "%s/hakrun-XXXXXX", dir && *dir == '/' && strlen(dir) < PATH_MAX / 2 ? dir : "/tmp");
     int fd = mkstemp(path);
     if (fd < 0) fail(EXIT_REFUSED, path, strerror(errno));
     close(fd);
     setenv("HAKMEM_STATS_FILE", path, 1);
+    setenv("HAKMEM_STATS_START", "1", 1);
 }
 
 /* Ends as the program did; without a core file of its own. */
@@ -277,11 +324,12 @@ static _Noreturn void end_like(int status, const sigset_t *all) {
 
 static _Noreturn void run_with_stats(const struct options *o, char **argv) {
     char lines[PATH_MAX];
+    struct statistics statistics = {0};
     sigset_t all;
     struct rusage r;
     FILE *out = o->output ? fopen(o->output, "we") : stderr;
     if (!out) fail(EXIT_REFUSED, o->output, strerror(errno));
-    if (!o->libc) make_lines_file(lines);
+    if (!o->libc) make_lines_file(lines, &statistics);
     sigfillset(&all);
     double begin = seconds_now();
     int status = wait_program(start(argv, &all), &all);
@@ -290,7 +338,7 @@ static _Noreturn void run_with_stats(const struct options *o, char **argv) {
     usage.user = seconds(r.ru_utime);
     usage.system = seconds(r.ru_stime);
     usage.peak_rss = (uint64_t)r.ru_maxrss * 1024;
-    summary_print(out, o->json, base_name(argv[0]), o->libc ? NULL : lines, &usage);
+    summary_print(out, o->json, base_name(argv[0]), &statistics, &usage);
     if (!o->libc) unlink(lines);
     if (o->output && fclose(out) != 0) say("%s: %s", o->output, strerror(errno));
     end_like(status, &all);

@@ -137,6 +137,15 @@ static bool elf_exports(const struct elf *e, const char *function) {
     return false;
 }
 
+/* Whether hakmem is in the file: the libraries, and what was linked with hakmem.o. It stays where symbols were taken
+ * out, and no other file has it. */
+static bool has_hakmem(const struct elf *e) {
+    const Elf64_Shdr *s, *names = e->header ? elf_section(e, e->header->e_shstrndx) : NULL;
+    for (size_t i = 0; (s = elf_section(e, i)) != NULL; i++)
+        if (strcmp(elf_string(e, names, s->sh_name), ".note.hakmem") == 0) return true;
+    return false;
+}
+
 /* ---- what stands against preloading ---------------------------------------------------------------------- */
 
 static const struct mark sanitizers[] = {
@@ -185,7 +194,7 @@ static bool cannot_preload(const struct elf *program, const char *path, const st
         program->header->e_machine != library->header->e_machine)
         reason = "it is built for another architecture than the library";
     else if (!elf_loader(program))
-        reason = "it is statically linked, so nothing can be preloaded; link it with libhakmem.a instead";
+        reason = "it is statically linked, so nothing can be preloaded; link it with hakmem.o instead";
     if (reason) {
         snprintf(why, size, "%s", reason);
         return true;
@@ -209,7 +218,9 @@ static bool cannot_preload(const struct elf *program, const char *path, const st
 /* Names an allocator of the program's own. It still starts: what it asks of malloc comes from hakmem. */
 static void note_allocator(const struct elf *program, const char *path) {
     const char *meaning, *name;
-    if (elf_exports(program, "malloc")) say("%s defines malloc itself: that allocator serves it, not hakmem", path);
+    if (has_hakmem(program)) say("%s is linked with hakmem: that one serves it, not the library", path);
+    else if (elf_exports(program, "malloc"))
+        say("%s defines malloc itself: that allocator serves it, not hakmem", path);
     else if ((name = elf_needs(program, allocator_libraries, COUNT(allocator_libraries), &meaning)) != NULL)
         say("%s is linked with an allocator of its own, %s (%s): hakmem takes over malloc and its kin, not the "
             "functions with names of its own",
@@ -258,10 +269,11 @@ static bool script_interpreter(const struct elf *script, char path[PATH_MAX]) {
     return word && program_find(word, path) == 0;
 }
 
-/* For an ELF program: false if hakmem cannot be preloaded into it. */
+/* For an ELF program: false if hakmem cannot be preloaded into it. A static one with hakmem inside needs no more. */
 static bool examine_elf(const struct elf *program, const char *path, const struct elf *library) {
     char why[256];
-    if (!cannot_preload(program, path, library, why, sizeof why)) {
+    bool complete = has_hakmem(program) && !elf_loader(program) && !gains_rights(path);
+    if (complete || !cannot_preload(program, path, library, why, sizeof why)) {
         note_allocator(program, path);
         return true;
     }
@@ -269,17 +281,43 @@ static bool examine_elf(const struct elf *program, const char *path, const struc
     return false;
 }
 
+const char *library_fault(const char *path) {
+    struct elf library;
+    const char *fault = NULL;
+    if (!file_map(&library, path) || !library.header || library.header->e_type != ET_DYN)
+        fault = "not a 64-bit shared library";
+    else if (!has_hakmem(&library)) fault = "not a build of hakmem";
+    file_unmap(&library);
+    return fault;
+}
+
+/* Maps the program at `path`, or what runs it; false if that is no ELF file. */
+static bool map_program(struct elf *program, char path[PATH_MAX]) {
+    for (int depth = 0; depth < SCRIPT_DEPTH && file_map(program, path); depth++) {
+        if (file_is_elf(program)) return true;
+        bool script = script_interpreter(program, path);
+        file_unmap(program);
+        if (!script) break;
+    }
+    return false;
+}
+
 bool program_examine(char path[PATH_MAX], const char *library) {
     struct elf program, lib;
-    bool fine = true, script = true;
-    if (!file_map(&lib, library) || !lib.header || lib.header->e_type != ET_DYN)
-        fail(EXIT_REFUSED, library, "not a 64-bit shared library");
-    for (int depth = 0; script && depth < SCRIPT_DEPTH && file_map(&program, path); depth++) {
-        bool elf = file_is_elf(&program);
-        if (elf) fine = examine_elf(&program, path, &lib);
-        script = !elf && script_interpreter(&program, path);
-        file_unmap(&program);
-    }
+    if (!map_program(&program, path)) return true;
+    bool fine = file_map(&lib, library) && examine_elf(&program, path, &lib);
     file_unmap(&lib);
+    file_unmap(&program);
     return fine;
+}
+
+bool program_examine_for_libc(char path[PATH_MAX]) {
+    struct elf program;
+    if (!map_program(&program, path)) return true;
+    bool inside = has_hakmem(&program), own = inside || elf_exports(&program, "malloc");
+    if (own)
+        say("%s: --libc has no effect: it %s, before which no library can come", path,
+            inside ? "is linked with hakmem" : "defines malloc itself");
+    file_unmap(&program);
+    return !own;
 }
