@@ -646,6 +646,7 @@ _Noreturn void fuzz_child_checks(struct fuzz_run *run, const struct fuzz_at *at)
 }
 
 bool fuzz_fork_and_check(struct fuzz_run *run, const struct fuzz_at *at) {
+    if (atomic_exchange_explicit(&run->forked, true, memory_order_relaxed)) return false;
     pid_t child = fork();
     if (child < 0) return false;
     if (child == 0) fuzz_child_checks(run, at);

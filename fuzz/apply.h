@@ -21,6 +21,7 @@ struct fuzz_run {
     /* TIME; NULL: the clock of a single run. */
     void (*pass_time)(struct fuzz_run *run, uint64_t ms);
     void *own;                    /* for the target */
+    _Atomic bool forked;          /* the one fork of a run has been */
     _Atomic uint32_t refused;     /* requests answered by NULL though they were reasonable */
     _Atomic size_t refused_bytes; /* the smallest of them */
 };
@@ -47,7 +48,7 @@ void fuzz_run_end(struct fuzz_run *run);
 /* The body of a forked child: verifies and frees all blocks in slots, allocates of every layer, checks, and _exit(0)s;
  * any other way to end is a finding. */
 _Noreturn void fuzz_child_checks(struct fuzz_run *run, const struct fuzz_at *at);
-/* Forks such a child and waits for it. False if the system gave no process. */
+/* Forks such a child and waits for it; once in a run, as it costs more than all the rest. False if it did not. */
 bool fuzz_fork_and_check(struct fuzz_run *run, const struct fuzz_at *at);
 
 #endif

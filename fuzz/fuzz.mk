@@ -48,8 +48,9 @@ $(foreach t,$(FUZZ_TARGETS),$(foreach c,$(call replayed_in,$(t)),$(eval $(call c
 TESTS_CORPUS := $(foreach t,$(FUZZ_TARGETS),$(if $(wildcard corpus/$(t)/*),$(foreach c,$(call replayed_in,$(t)),build/t/corpus-$(c)/$(t))))
 TESTS_MORE += $(TESTS_CORPUS)
 
-corpus-test: $(call only,$(TESTS_CORPUS))  ## replay every file of corpus/ in every configuration; ONLY=fuzz_api
-	@$(call prove,$(call only,$(TESTS_CORPUS)))
+TESTS_CORPUS_CHOSEN := $(if $(ONLY),$(foreach t,$(TESTS_CORPUS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TESTS_CORPUS))
+corpus-test: $(TESTS_CORPUS_CHOSEN)  ## replay every file of corpus/ in every configuration; ONLY=fuzz_api
+	@$(call prove,$(TESTS_CORPUS_CHOSEN))
 
 # ---- fuzzing --------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-/* fuzz: ops model apply mutate */
+/* fuzz: ops model apply counters mutate */
 /* Exactly one planted misuse in a correct sequence: the first MISUSE operation. A forked child runs the sequence up to
  * there, does what is wrong, and goes on; the parent holds how it ended against what is due in this configuration.
  * Where nothing is found, and that is documented, all other blocks must be whole; and so must they be at the moment
@@ -7,6 +7,7 @@
  * MISUSE: slot is the block, size code bits 0-3 the kind (enum misuse), 4-9 how many operations lie between the free
  * and the second use, bit 10 that another thread does it, 11-15 where in the block. */
 #include "apply.h"
+#include "counters.h"
 
 #include "base/config.h"
 #include "hakmem.h"
@@ -65,8 +66,6 @@ enum due {
     TOOL          /* a report of AddressSanitizer */
 };
 
-#define COUNTER_ROOM 65536
-
 /* What parent and child share. */
 struct trace {
     enum due due;
@@ -75,29 +74,9 @@ struct trace {
     const char *text; /* of the kind, for LINE */
     bool or_segv;     /* a guard page may be faster */
     bool done;        /* the misuse returned */
-    size_t counters_used;
-    uint8_t counters[COUNTER_ROOM];
+    struct fuzz_counters counters;
 };
 static struct trace *trace;
-
-/* ---- libFuzzer's counters of the child ------------------------------------------------------------------------ */
-
-extern uint8_t counters_begin[] __asm__("__start___sancov_cntrs") __attribute__((weak));
-extern uint8_t counters_end[] __asm__("__stop___sancov_cntrs") __attribute__((weak));
-
-static size_t counters(void) {
-    size_t count = counters_begin == NULL ? 0 : (size_t)(counters_end - counters_begin);
-    return count < COUNTER_ROOM ? count : COUNTER_ROOM;
-}
-
-__attribute__((no_sanitize("address"))) static void hand_over_counters(void) {
-    trace->counters_used = counters();
-    for (size_t i = 0; i < trace->counters_used; i++) trace->counters[i] = counters_begin[i];
-}
-
-__attribute__((no_sanitize("address"))) static void take_over_counters(void) {
-    for (size_t i = 0; i < trace->counters_used; i++) counters_begin[i] = trace->counters[i];
-}
 
 /* ---- the child: planting --------------------------------------------------------------------------------------- */
 
@@ -108,7 +87,7 @@ static const struct fuzz_at *child_at;
 static void on_abort(int number) {
     signal(SIGABRT, SIG_DFL);
     fuzz_model_verify_all(child_run->model, child_at);
-    hand_over_counters();
+    fuzz_counters_save(&trace->counters);
     raise(number);
 }
 
@@ -126,7 +105,7 @@ static void expect(const struct plan *plan, enum due due, const void *pointer, c
     trace->due = due;
     trace->pointer = (uintptr_t)pointer;
     trace->text = text;
-    hand_over_counters();
+    fuzz_counters_save(&trace->counters);
 }
 
 static bool is_small(const struct plan *plan) { return plan->block.layer <= HAK_LAYER_MID; }
@@ -326,7 +305,7 @@ _Noreturn static void be_child(const struct fuzz_input *input, int write_end) {
         if (op.kind != FUZZ_FORK) fuzz_apply(&run, &at);
     }
     finish(&run);
-    hand_over_counters();
+    fuzz_counters_save(&trace->counters);
     _exit(0);
 }
 
@@ -411,9 +390,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (planted == input.count) return 0;
     if (trace == NULL) trace = mmap(NULL, sizeof *trace, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (trace == MAP_FAILED) abort();
-    memset(trace, 0, offsetof(struct trace, counters));
+    memset(trace, 0, offsetof(struct trace, counters) + sizeof trace->counters.used);
     if (!run_child(&input, &ending)) return 0;
-    take_over_counters();
+    fuzz_counters_load(&trace->counters);
     if (is_as_due(&ending)) return 0;
     fprintf(stderr, "%s", ending.text);
     struct fuzz_at at = {.input = &input, .index = planted};

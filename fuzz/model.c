@@ -208,10 +208,18 @@ void fuzz_model_leave(struct fuzz_model *model, const struct fuzz_at *at, const 
 #define WHOLE ((size_t)8192) /* up to here all bytes are written */
 #define END_BYTES ((size_t)1024)
 #define LINE_BYTES ((size_t)64)
-#define LINES 64
+#define LINES 32
+
+/* Lines lie at multiples of a power of two, so that who looks for zeroes at multiples of a smaller one meets them all.
+ */
+static size_t stride_of(size_t bytes) {
+    size_t stride = HAK_GRANULE;
+    while (bytes / stride > LINES) stride *= 2;
+    return stride;
+}
 
 /* Piece number `i` of the content: 0 the head, 1 the tail, then lines; false if there is none. */
-static bool piece(size_t usable, uint32_t id, unsigned i, size_t *from, size_t *bytes) {
+static bool piece(size_t usable, unsigned i, size_t *from, size_t *bytes) {
     if (usable <= WHOLE) {
         *from = 0, *bytes = usable;
         return i == 0;
@@ -222,9 +230,7 @@ static bool piece(size_t usable, uint32_t id, unsigned i, size_t *from, size_t *
         if (i == 1) *bytes = usable - *from;
         return true;
     }
-    size_t stride = hak_round_up(usable / LINES, 4096);
-    if (stride == 0) stride = 4096;
-    *from = (i - 1) * stride + (size_t)(id % 64) * LINE_BYTES;
+    *from = (i - 1) * stride_of(usable);
     return *from + LINE_BYTES <= usable - END_BYTES;
 }
 
@@ -240,7 +246,7 @@ static unsigned char *hidden(const void *ptr) {
 void fuzz_model_write(struct fuzz_block *block) {
     unsigned char *ptr = hidden(block->ptr);
     size_t from, bytes;
-    for (unsigned i = 0; piece(block->usable, block->id, i, &from, &bytes); i++)
+    for (unsigned i = 0; piece(block->usable, i, &from, &bytes); i++)
         for (size_t at = from; at < from + bytes; at += 8) {
             uint64_t word = word_at(block->id, at);
             memcpy(ptr + at, &word, from + bytes - at < 8 ? from + bytes - at : 8);
@@ -250,7 +256,7 @@ void fuzz_model_write(struct fuzz_block *block) {
 void fuzz_model_verify_moved(const struct fuzz_at *at, const struct fuzz_block *block, const void *ptr, size_t kept) {
     const unsigned char *content = hidden(ptr);
     size_t from, bytes;
-    for (unsigned i = 0; piece(block->usable, block->id, i, &from, &bytes); i++)
+    for (unsigned i = 0; piece(block->usable, i, &from, &bytes); i++)
         for (size_t offset = from; offset < from + bytes && offset < kept; offset += 8) {
             size_t end = from + bytes < kept ? from + bytes : kept, many = end - offset < 8 ? end - offset : 8;
             uint64_t word = word_at(block->id, offset);
@@ -268,13 +274,15 @@ static bool is_zero(const unsigned char *ptr, size_t bytes) {
     return bytes == 0 || (ptr[0] == 0 && memcmp(ptr, ptr + 1, bytes - 1) == 0);
 }
 
-#define ZERO_WHOLE ((size_t)2 << 20)
+#define ZERO_WHOLE ((size_t)128 << 10)
 
+/* All of a small block; of a large one the ends, and where a former owner may have written. */
 void fuzz_model_verify_zero(const struct fuzz_at *at, const void *ptr, size_t bytes) {
     const unsigned char *content = hidden(ptr);
     bool zero = bytes <= ZERO_WHOLE ? is_zero(content, bytes)
-                                    : is_zero(content, ZERO_WHOLE / 2) && is_zero(content + bytes - 4096, 4096);
-    for (size_t offset = ZERO_WHOLE; zero && offset + LINE_BYTES < bytes; offset += 4096)
+                                    : is_zero(content, ZERO_WHOLE / 2) && is_zero(content + bytes - WHOLE, WHOLE);
+    for (size_t offset = ZERO_WHOLE / 2; zero && bytes > ZERO_WHOLE && offset + LINE_BYTES < bytes;
+         offset += HAK_GRANULE)
         zero = is_zero(content + offset, LINE_BYTES);
     if (!zero) fuzz_fail(at, "of the block %p, %zu bytes should be zero and are not", ptr, bytes);
 }

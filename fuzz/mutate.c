@@ -54,11 +54,11 @@ static uint8_t fresh_slot(struct random *r) {
 /* Small sizes and edges most; what costs time, or must be refused, seldom. */
 static uint16_t fresh_size(struct random *r) {
     unsigned choice = below(r, 100);
-    if (choice < 35) return (uint16_t)below(r, 1100);
-    if (choice < 60) return fuzz_edge_code(below(r, 104), below(r, 8)); /* to 64 KiB */
-    if (choice < 80) return fuzz_edge_code(104 + below(r, 40), below(r, 8));
-    if (choice < 90) return fuzz_size_code((size_t)1 << below(r, 21) | below(r, 65536));
-    if (choice < 96) return fuzz_edge_code(below(r, FUZZ_EDGES), below(r, 8));
+    if (choice < 45) return (uint16_t)below(r, 1100);
+    if (choice < 75) return fuzz_edge_code(below(r, 104), below(r, 8)); /* to 64 KiB */
+    if (choice < 87) return fuzz_edge_code(104 + below(r, 40), below(r, 8));
+    if (choice < 93) return fuzz_size_code((size_t)1 << below(r, 21) | below(r, 65536));
+    if (choice < 97) return fuzz_edge_code(below(r, FUZZ_EDGES), below(r, 8));
     return (uint16_t)next(r);
 }
 

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Runs targets under libFuzzer, one after the other: fuzz/run.sh TARGET... (make fuzz). While one runs there is one
+# status line; at the end a table, and for each finding the command that reproduces it. Findings are minimised and
+# saved as corpus/TARGET/regress-WHAT. Fails if there are any.
+#   FUZZ_TIME    seconds per target           CONFIG   the configuration whose binaries run
+#   ENVIRONMENT  the tool's options           MAX_LEN  the longest input made
+# What was found interesting is kept in build/fuzz-corpus/TARGET for the next run; logs are in build/fuzz-logs.
+set -eu
+shopt -s nullglob
+cd "$(dirname "$0")/.."
+: "${FUZZ_TIME:=60}" "${CONFIG:=fuzz}" "${ENVIRONMENT:=}" "${MAX_LEN:=2048}"
+read -ra environment <<<"$ENVIRONMENT"
+logs=build/fuzz-logs
+table=$logs/table
+findings=$logs/findings
+mkdir -p "$logs"
+: >"$table"
+: >"$findings"
+
+# Passes libFuzzer's lines on to a log, and shows the last one as status. Leaves its figures in a file.
+watch() {
+    awk -v target="$1" -v log_file="$2" -v figures="$3" -v end="$4" -v found="$5" -v tty="$([ -t 2 ] && echo 1)" '
+        { print >log_file; fflush(log_file) }
+        /^#[0-9]+\t/ {
+            runs = substr($1, 2)
+            for (i = 2; i < NF; i++) {
+                if ($i == "cov:") cov = $(i + 1)
+                if ($i == "corp:") corpus = $(i + 1)
+                if ($i == "exec/s:") rate = $(i + 1)
+            }
+            sub(/\/.*/, "", corpus)
+            left = end - systime()
+            if (tty) printf "\r%-16s %10d executions %7d/s  coverage %6d  corpus %5d  findings %d  %4d s left ", target, runs, rate, cov, corpus, found, left < 0 ? 0 : left >"/dev/stderr"
+        }
+        END { print runs + 0, rate + 0, cov + 0, corpus + 0 >figures; if (tty) printf "\r%110s\r", "" >"/dev/stderr" }'
+}
+
+# What a log says was wrong, as part of a file name.
+what_of() {
+    grep -m1 -hoE 'fuzz: operation .*|assertion failed: .* at|AddressSanitizer: [a-zA-Z-]+|ThreadSanitizer: [a-z ]+|MemorySanitizer: [a-z-]+|runtime error: .*|hakmem\[[^]]*\]: .*|libFuzzer: [a-z-]+' "$1" |
+        sed -E 's/^fuzz: operation [0-9]+ of [0-9]+, (t[0-9]: [^:]*: |at the end: )?//; s/^hakmem\[[^]]*\]: //; s/0x[0-9a-f]+//g' |
+        tr '[:upper:]' '[:lower:]' | tr -cs '[:lower:]' '-' | cut -c1-48 | sed 's/^-*//; s/-*$//'
+}
+
+# save TARGET ARTIFACT LOG: minimises, names and keeps a finding.
+save() {
+    local target=$1 artifact=$2 log=$3 name n=1 small
+    small=$logs/minimised
+    rm -f "$small"
+    env "${environment[@]}" "build/$CONFIG/fuzz/$target" -minimize_crash=1 -max_total_time=20 \
+        -exact_artifact_path="$small" "$artifact" >"$log.minimise" 2>&1 || true
+    [ -s "$small" ] || cp "$artifact" "$small"
+    name=regress-$(what_of "$log")
+    [ "$name" != regress- ] || name=regress-unknown
+    mkdir -p "corpus/$target"
+    if cmp -s "$small" "corpus/$target/$name"; then return; fi
+    while [ -e "corpus/$target/$name" ]; do
+        n=$((n + 1))
+        name=${name%-[0-9]*}-$n
+    done
+    cp "$small" "corpus/$target/$name"
+    echo "$target: $name" >>"$findings"
+    echo "    env ${environment[*]} build/$CONFIG/fuzz/$target corpus/$target/$name" >>"$findings"
+}
+
+# Goes on after a finding, as often as FINDINGS_MAX allows.
+FINDINGS_MAX=3
+fuzz_one() {
+    local target=$1 log figures=$logs/figures artifacts end runs=0 found=0 left r rate cov corpus artifact
+    artifacts=$logs/$target-artifacts
+    mkdir -p "build/fuzz-corpus/$target" "$artifacts"
+    end=$(($(date +%s) + FUZZ_TIME))
+    while left=$((end - $(date +%s))) && [ "$left" -gt 0 ] && [ "$found" -lt "$FINDINGS_MAX" ]; do
+        log=$logs/$target-$found.log
+        rm -f "$artifacts"/*
+        env "${environment[@]}" timeout -k 10 $((left + 60)) "build/$CONFIG/fuzz/$target" -max_total_time="$left" \
+            -max_len="$MAX_LEN" -timeout=25 -rss_limit_mb=4096 -artifact_prefix="$artifacts/" \
+            "build/fuzz-corpus/$target" corpus/"$target"/ </dev/null 2>&1 | watch "$target" "$log" "$figures" "$end" "$found"
+        read -r r rate cov corpus <"$figures"
+        runs=$((runs + r))
+        artifact=$(find "$artifacts" -type f | head -n 1)
+        if [ -z "$artifact" ]; then break; fi
+        found=$((found + 1))
+        save "$target" "$artifact" "$log"
+    done
+    printf '%s %d %d %d %d %d\n' "$target" "$runs" "$rate" "$cov" "$corpus" "$found" >>"$table"
+}
+
+for target in "$@"; do
+    mkdir -p "corpus/$target"
+    fuzz_one "$target"
+done
+
+printf '%-18s %12s %8s %10s %8s %10s\n' target executions per-s coverage corpus findings
+awk '{ printf "%-18s %12d %8d %10d %8d %10d\n", $1, $2, $3, $4, $5, $6 }' "$table"
+if [ -s "$findings" ]; then
+    echo
+    cat "$findings"
+    exit 1
+fi
