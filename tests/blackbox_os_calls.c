@@ -158,8 +158,7 @@ static void everything(void) {
 static void *late_thread(void *argument) {
     (void)argument;
     while (!atomic_load(&os_page->ends)) os_raw(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
-    void *ptr = api.malloc(100);
-    must(ptr != NULL);
+    void *ptr = met_or_refused(api.malloc(100));
     pause();
     return ptr;
 }
@@ -177,6 +176,57 @@ static int scenario(void) {
     must(pthread_create(&thread, NULL, late_thread, NULL) == 0);
     atomic_store(&os_page->phase, OS_EXIT);
     exit(0);
+}
+
+/* ---- the machine code ---- */
+
+/* The places that the library has. */
+struct known {
+    uint64_t place;
+    char function[64], caller[64], source[64];
+};
+static struct known known[2 * OS_CALLS_SITES];
+static size_t known_count;
+
+static void read_known(void) {
+    char command[4096];
+    snprintf(command, sizeof command, "'%s/tests/support/os_call_sites.sh' '%s'", getenv("HAK_ROOT"),
+             getenv("HAK_LIB"));
+    FILE *list = popen(command, "r");
+    assert_non_null(list);
+    for (struct known *at = known;
+         fscanf(list, "%lx %63s %63s %63s", &at->place, at->function, at->caller, at->source) == 4; at++)
+        assert_true(++known_count < API_COUNT(known));
+    assert_int_equal(pclose(list), 0);
+    assert_true(known_count > 20);
+}
+
+static const struct known *known_at(uint64_t place) {
+    for (size_t i = 0; i < known_count; i++)
+        if (known[i].place == place) return &known[i];
+    return NULL;
+}
+
+static bool was_reached(uint64_t place) {
+    for (struct os_site *site = os_page->sites; atomic_load(&site->place) != 0; site++)
+        if (atomic_load(&site->place) == place) return true;
+    return false;
+}
+
+/* The compiler may have made two of one place of the source: it is enough that one was reached. */
+static bool is_reached(const struct known *wanted) {
+    for (size_t i = 0; i < known_count; i++)
+        if (strcmp(known[i].source, wanted->source) == 0 && strcmp(known[i].function, wanted->function) == 0 &&
+            was_reached(known[i].place))
+            return true;
+    return false;
+}
+
+/* What the library has, but the scenario cannot reach. */
+static bool is_out_of_reach(const struct known *there) {
+    bool for_guards = strcmp(there->function, "mprotect") == 0;            /* of the checked build */
+    bool for_plugins = strcmp(there->caller, "hak_sys_program_base") == 0; /* with hakmem inside: embedded.c */
+    return for_plugins || (for_guards && api_build != API_CHECKED);
 }
 
 /* ---- plans ---- */
@@ -212,15 +262,6 @@ static bool is(const struct os_site *site, const char *function) { return strcmp
 /* The kernel has no reason to refuse a wake, and who sleeps would have nobody else to wake it. */
 static bool never_fails(const struct os_site *site) { return is(site, "futex wake"); }
 
-/* A place is refused where it is reached first; the end of a thread is watched anew in each, so there both. */
-static bool is_refused_in(const struct os_site *site, enum os_phase phase) {
-    if (atomic_load(&site->calls[phase]) == 0 || phase == OS_RECOVERY) return false;
-    if (is(site, "pthread_setspecific")) return true;
-    /* Without memory no program starts. */
-    bool at_start = atomic_load(&site->calls[OS_MAIN]) == 0;
-    return phase == OS_MAIN || (at_start && (phase == OS_START || atomic_load(&site->calls[OS_START]) == 0));
-}
-
 static const struct {
     int error;
     const char *name, *only; /* NULL: of every function */
@@ -228,100 +269,44 @@ static const struct {
     {ENOMEM, "ENOMEM", NULL},  {EINVAL, "EINVAL", NULL}, {EAGAIN, "EAGAIN", NULL}, {EFAULT, "EFAULT", "mremap"},
     {EINTR, "EINTR", "write"}, {0, "0", "write"},        {0, "0", "read"},         {EINTR, "EINTR", "futex wait"}};
 
-static void refuse(const struct os_site *site, enum os_phase phase, size_t with, bool lasts) {
-    struct os_plan plan = {
-        .place = atomic_load(&site->place), .phase = phase, .error = errors[with].error, .lasts = lasts};
+static void refuse(const struct os_site *site, size_t with, bool lasts) {
+    struct os_plan plan = {.place = atomic_load(&site->place), .error = errors[with].error, .lasts = lasts};
+    plan.spares_start = is(site, "mmap"); /* without memory no program starts */
     struct api_child child = run(&plan);
     if (child.status != 0 || atomic_load(&os_page->failed) == 0)
-        fail_msg("%s from 0x%lx, phase %d, %s%s: wait status 0x%x, %u refused, %s", site->function,
-                 (unsigned long)plan.place, (int)phase, errors[with].name, lasts ? " every time" : "",
-                 (unsigned)child.status, atomic_load(&os_page->failed), child.text);
+        fail_msg("%s from 0x%lx, %s%s: wait status 0x%x, %u refused, %s", site->function, (unsigned long)plan.place,
+                 errors[with].name, lasts ? " every time" : "", (unsigned)child.status, atomic_load(&os_page->failed),
+                 child.text);
 }
 
 /* The first error comes once and every time, the others every time: hakmem looks at none of them but EFAULT. */
-static void refuse_with_all(const struct os_site *site, enum os_phase phase, char *list, size_t room) {
+static void refuse_with_all(const struct os_site *site, const char *caller, const char *source) {
+    uint32_t before = atomic_load(&os_page->without_memory);
+    printf("# %-20s %-22s %-16s", site->function, caller, source);
     for (size_t i = 0; i < API_COUNT(errors); i++) {
         if (errors[i].only != NULL && !is(site, errors[i].only)) continue;
         bool may_last = errors[i].error != EINTR || !is(site, "write"); /* it is tried again and again */
-        if (i == 0 || !may_last) refuse(site, phase, i, false);
-        if (may_last) refuse(site, phase, i, true);
-        snprintf(list + strlen(list), room - strlen(list), " %s", errors[i].name);
+        if (i == 0 || !may_last) refuse(site, i, false);
+        if (may_last) refuse(site, i, true);
+        printf(" %s", errors[i].name);
     }
+    printf("; %u requests answered with NULL\n", atomic_load(&os_page->without_memory) - before);
 }
 
 static void each_place_may_be_refused(void **state) {
     (void)state;
-    static const char *const phases[OS_PHASES] = {"start", "main", "", "exit"};
     for (struct os_site *site = os_page->sites; atomic_load(&site->place) != 0; site++) {
-        if (never_fails(site)) continue;
-        char list[256] = "";
-        uint32_t before = atomic_load(&os_page->without_memory);
-        const struct os_site found = *site; /* the plans go on counting */
-        for (enum os_phase phase = OS_START; phase < OS_PHASES; phase++) {
-            if (!is_refused_in(&found, phase)) continue;
-            snprintf(list + strlen(list), sizeof list - strlen(list), "  %s:", phases[phase]);
-            refuse_with_all(site, phase, list, sizeof list);
-        }
-        assert_int_not_equal(list[0], '\0');
-        printf("# 0x%06lx %-20s%s; %u requests answered with NULL\n", (unsigned long)atomic_load(&site->place),
-               site->function, list, atomic_load(&os_page->without_memory) - before);
+        const struct known *at = known_at(atomic_load(&site->place));
+        if (at != NULL && !never_fails(site)) refuse_with_all(site, at->caller, at->source);
+        if (is(site, "pthread_atfork")) refuse_with_all(site, "boot", "boot.c"); /* by a jump */
     }
-}
-
-/* ---- the machine code ---- */
-
-static bool was_reached(uint64_t place) {
-    for (struct os_site *site = os_page->sites; atomic_load(&site->place) != 0; site++)
-        if (atomic_load(&site->place) == place) return true;
-    return false;
-}
-
-/* The compiler may have made two of one place of the source: it is enough that one was reached. */
-struct known {
-    char function[64], caller[64], source[64];
-    bool reached;
-};
-
-/* What the library has, but the scenario cannot reach. */
-static bool is_out_of_reach(const struct known *known) {
-    bool for_guards = strcmp(known->function, "mprotect") == 0;            /* of the checked build */
-    bool for_plugins = strcmp(known->caller, "hak_sys_program_base") == 0; /* with hakmem inside: embedded.c */
-    return for_plugins || (for_guards && api_build != API_CHECKED);
-}
-
-static size_t read_known(struct known *known, size_t room) {
-    char command[4096], function[64], caller[64], source[64];
-    unsigned long place;
-    size_t count = 0;
-    snprintf(command, sizeof command, "'%s/tests/support/os_call_sites.sh' '%s'", getenv("HAK_ROOT"),
-             getenv("HAK_LIB"));
-    FILE *list = popen(command, "r");
-    assert_non_null(list);
-    while (fscanf(list, "%lx %63s %63s %63s", &place, function, caller, source) == 4) {
-        size_t i = 0;
-        while (i < count && (strcmp(known[i].source, source) != 0 || strcmp(known[i].function, function) != 0)) i++;
-        if (i == count) {
-            assert_true(count++ < room);
-            known[i].reached = false;
-            strcpy(known[i].function, function);
-            strcpy(known[i].caller, caller);
-            strcpy(known[i].source, source);
-        }
-        known[i].reached = known[i].reached || was_reached(place);
-        if (was_reached(place)) printf("# 0x%06lx is %s in %s, %s\n", place, function, caller, source);
-    }
-    assert_int_equal(pclose(list), 0);
-    return count;
 }
 
 static void no_place_is_without_a_test(void **state) {
     (void)state;
-    static struct known known[OS_CALLS_SITES];
-    size_t count = read_known(known, API_COUNT(known));
-    assert_true(count > 20);
-    for (size_t i = 0; i < count; i++)
-        if (known[i].reached == is_out_of_reach(&known[i]))
-            fail_msg("%s at %s was %s reached", known[i].function, known[i].source, known[i].reached ? "" : "never");
+    for (size_t i = 0; i < known_count; i++)
+        if (!is_reached(&known[i]) && !is_out_of_reach(&known[i]))
+            fail_msg("%s at %s was never refused", known[i].function, known[i].source);
 }
 
 int main(int argc, char **argv) {
@@ -337,5 +322,6 @@ int main(int argc, char **argv) {
     os_page = mmap(NULL, sizeof *os_page, PROT_READ | PROT_WRITE, MAP_SHARED, OS_CALLS_FD, 0);
     assert_true(os_page != MAP_FAILED);
     os_page->parent = getpid();
+    read_known();
     return cmocka_run_group_tests_name("calls of the system", tests, NULL, NULL);
 }

@@ -28,18 +28,17 @@
 #define OS_CALLS_FD 213
 #define OS_CALLS_SITES 64
 
-/* When a call comes: before main(), while the scenario runs and may be refused, while all must succeed, at exit. */
-enum os_phase { OS_START, OS_MAIN, OS_RECOVERY, OS_EXIT, OS_PHASES };
+/* When a call comes: before main(), while the scenario runs, while nothing is refused, at exit. */
+enum os_phase { OS_START, OS_MAIN, OS_RECOVERY, OS_EXIT };
 
 struct os_site {
     _Atomic uint64_t place; /* 0: free */
     char function[24];
-    _Atomic uint32_t calls[OS_PHASES];
 };
 
 struct os_plan {
     uint64_t place; /* 0: refuse nothing */
-    enum os_phase phase;
+    bool spares_start;
     int error;  /* 0: the call says that it did nothing, as at the end of a file */
     bool lasts; /* else only the first call is refused */
 };
@@ -103,7 +102,6 @@ static void os_note(struct os_page *page, uint64_t place, const char *function) 
         if (atomic_compare_exchange_strong(&site->place, &there, place))
             strncpy(site->function, function, sizeof site->function - 1);
         else if (there != place) continue;
-        atomic_fetch_add(&site->calls[atomic_load(&page->phase)], 1);
         return;
     }
     abort(); /* OS_CALLS_SITES is too small */
@@ -115,7 +113,9 @@ static bool os_refused(const char *function, const void *address, int *error) {
     uint64_t place = page == NULL ? 0 : os_place(address);
     if (place == 0) return false;
     os_note(page, place, function);
-    if (page->plan.place != place || (int)page->plan.phase != atomic_load(&page->phase)) return false;
+    int phase = atomic_load(&page->phase);
+    if (page->plan.place != place || phase == OS_RECOVERY || (phase == OS_START && page->plan.spares_start))
+        return false;
     if (atomic_fetch_add(&page->failed, 1) > 0 && !page->plan.lasts) return false;
     *error = page->plan.error;
     return true;
