@@ -4,13 +4,14 @@
 # saved as corpus/TARGET/regress-WHAT. Fails if there are any.
 #   FUZZ_TIME    seconds per target           CONFIG   the configuration whose binaries run
 #   ENVIRONMENT  the tool's options           MAX_LEN  the longest input made
-# What was found interesting is kept in build/fuzz-corpus/TARGET for the next run; logs are in build/fuzz-logs.
+# What was found interesting is kept in KEEP/TARGET (build/fuzz-corpus) for the next run; logs are in LOGS
+# (build/fuzz-logs), and TARGET.series there has coverage over time: seconds since 1970, edges.
 set -eu
 shopt -s nullglob
 cd "$(dirname "$0")/.."
-: "${FUZZ_TIME:=60}" "${CONFIG:=fuzz}" "${ENVIRONMENT:=}" "${MAX_LEN:=2048}"
+: "${FUZZ_TIME:=60}" "${CONFIG:=fuzz}" "${ENVIRONMENT:=}" "${MAX_LEN:=2048}" "${KEEP:=build/fuzz-corpus}"
 read -ra environment <<<"$ENVIRONMENT"
-logs=build/fuzz-logs
+logs=${LOGS:-build/fuzz-logs}
 table=$logs/table
 findings=$logs/findings
 mkdir -p "$logs"
@@ -19,7 +20,7 @@ mkdir -p "$logs"
 
 # Passes libFuzzer's lines on to a log, and shows the last one as status. Leaves its figures in a file.
 watch() {
-    awk -v target="$1" -v log_file="$2" -v figures="$3" -v end="$4" -v found="$5" -v tty="$([ -t 2 ] && echo 1)" '
+    awk -v target="$1" -v log_file="$2" -v figures="$3" -v end="$4" -v found="$5" -v series="$logs/$1.series" -v tty="$([ -t 2 ] && echo 1)" '
         { print >log_file; fflush(log_file) }
         /^#[0-9]+\t/ {
             runs = substr($1, 2)
@@ -29,6 +30,7 @@ watch() {
                 if ($i == "exec/s:") rate = $(i + 1)
             }
             sub(/\/.*/, "", corpus)
+            if (cov != "") print systime(), cov >>series
             left = end - systime()
             if (tty) printf "\r%-16s %10d executions %7d/s  coverage %6d  corpus %5d  findings %d  %4d s left ", target, runs, rate, cov, corpus, found, left < 0 ? 0 : left >"/dev/stderr"
         }
@@ -68,14 +70,15 @@ FINDINGS_MAX=3
 fuzz_one() {
     local target=$1 log figures=$logs/figures artifacts end runs=0 found=0 left r rate cov corpus artifact
     artifacts=$logs/$target-artifacts
-    mkdir -p "build/fuzz-corpus/$target" "$artifacts"
+    mkdir -p "$KEEP/$target" "$artifacts"
+    rm -f "$logs/$target.series"
     end=$(($(date +%s) + FUZZ_TIME))
     while left=$((end - $(date +%s))) && [ "$left" -gt 0 ] && [ "$found" -lt "$FINDINGS_MAX" ]; do
         log=$logs/$target-$found.log
         rm -f "$artifacts"/*
         env "${environment[@]}" timeout -k 10 $((left + 60)) "build/$CONFIG/fuzz/$target" -max_total_time="$left" \
             -max_len="$MAX_LEN" -timeout=25 -rss_limit_mb=4096 -artifact_prefix="$artifacts/" \
-            "build/fuzz-corpus/$target" corpus/"$target"/ </dev/null 2>&1 | watch "$target" "$log" "$figures" "$end" "$found"
+            "$KEEP/$target" corpus/"$target"/ </dev/null 2>&1 | watch "$target" "$log" "$figures" "$end" "$found"
         read -r r rate cov corpus <"$figures"
         runs=$((runs + r))
         artifact=$(find "$artifacts" -type f | head -n 1)
