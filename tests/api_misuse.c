@@ -233,11 +233,6 @@ static int make(const char *name, size_t bytes) {
 
 /* ---- the reports -------------------------------------------------------------------------------------------- */
 
-struct result {
-    int status;
-    char report[16384];
-};
-
 static char program[4096];
 
 /* Names of functions cost the tools most of their time. */
@@ -262,37 +257,29 @@ static void run_again(const char *name, const char *bytes) {
     _exit(127);
 }
 
-static void run_mistake(const char *name, size_t bytes, struct result *result) {
-    int ends[2];
+struct run {
+    const char *name;
+    size_t bytes;
+};
+
+static void run_again_with(void *argument) {
+    const struct run *run = argument;
     char number[24];
-    size_t used = 0;
-    ssize_t n;
-    snprintf(number, sizeof number, "%zu", bytes);
-    assert_int_equal(pipe(ends), 0);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        dup2(ends[1], 2);
-        close(ends[0]);
-        close(ends[1]);
-        run_again(name, number);
-    }
-    close(ends[1]);
-    while ((n = read(ends[0], result->report + used, sizeof result->report - 1 - used)) > 0) used += (size_t)n;
-    result->report[used] = '\0';
-    while (n > 0) n = read(ends[0], number, sizeof number); /* the rest of a very long report */
-    close(ends[0]);
-    assert_int_equal(waitpid(pid, &result->status, 0), pid);
+    snprintf(number, sizeof number, "%zu", run->bytes);
+    run_again(run->name, number);
+}
+
+static struct ended run_mistake(const char *name, size_t bytes) {
+    return run_heard(run_again_with, &(struct run){name, bytes});
 }
 
 /* The run fails, and its report has all the words. */
 static void is_reported_so(const char *name, size_t bytes, const char *const *words) {
-    static struct result result;
-    run_mistake(name, bytes, &result);
+    struct ended ended = run_mistake(name, bytes);
     for (; *words != NULL; words++)
-        if (result.status == 0 || strstr(result.report, *words) == NULL)
+        if (ended.status == 0 || strstr(ended.text, *words) == NULL)
             fail_msg("%s of %zu bytes: wait status 0x%x, report without \"%s\":\n%s", name, bytes,
-                     (unsigned)result.status, *words, result.report);
+                     (unsigned)ended.status, *words, ended.text);
 }
 
 static void at_each_size_so(const char *name, const char *const *words) {
@@ -316,11 +303,10 @@ static void at_each_size_so(const char *name, const char *const *words) {
 static void a_correct_program_is_not_reported(void **state) {
     (void)state;
     static const size_t sizes[] = {24, 1000, 5000, 40 * KIB, 100001, 3 * MIB};
-    static struct result result;
     for (size_t i = 0; i < COUNT(sizes); i++) {
-        run_mistake("no_mistake", sizes[i], &result);
-        assert_string_equal(result.report, "");
-        assert_int_equal(result.status, 0);
+        struct ended ended = run_mistake("no_mistake", sizes[i]);
+        assert_string_equal(ended.text, "");
+        assert_int_equal(ended.status, 0);
     }
 }
 
@@ -375,13 +361,12 @@ static void tsan_reports_races_on_a_block(void **state) {
 }
 
 static void tsan_takes_free_and_malloc_for_a_hand_over(void **state) {
-    static struct result result;
     need(HAK_TSAN);
-    run_mistake("hand_over", 24, &result);
-    assert_string_equal(result.report, "");
-    run_mistake("hand_over", 100001, &result);
-    assert_string_equal(result.report, "");
-    assert_int_equal(result.status, 0);
+    struct ended ended = run_mistake("hand_over", 24);
+    assert_string_equal(ended.text, "");
+    ended = run_mistake("hand_over", 100001);
+    assert_string_equal(ended.text, "");
+    assert_int_equal(ended.status, 0);
 }
 
 static void valgrind_reports_what_it_reports_of_malloc(void **state) {

@@ -46,24 +46,16 @@ static void overflow_of_calloc(void *argument) {
 static void checked_build_names_the_byte_past_the_end(void **state) {
     (void)state;
     api_need(api_build == API_CHECKED);
-    static const struct {
-        const char *function;
-        void (*body)(void *);
-    } ways[] = {
+    static const struct api_way ways[] = {
         {"free", overflow_then_free},
         {"realloc", overflow_then_realloc},
         {"free", overflow_after_realloc},
         {"free", overflow_of_calloc},
     };
-    for (size_t w = 0; w < API_COUNT(ways); w++) {
-        for (size_t i = 0; i < API_COUNT(slips); i++) {
-            char name[64];
-            char kind[96];
-            snprintf(name, sizeof name, "way %zu, %zu bytes +%zu", w, slips[i].size, slips[i].past);
-            snprintf(kind, sizeof kind, "buffer overflow: byte %zu past the end was written", slips[i].past);
-            api_assert_misuse_is_found(
-                (struct api_misuse){name, ways[w].body, &slips[i], ways[w].function, kind, AT_ONCE});
-        }
+    for (size_t i = 0; i < API_COUNT(slips); i++) {
+        char kind[96];
+        snprintf(kind, sizeof kind, "buffer overflow: byte %zu past the end was written", slips[i].past);
+        api_assert_each_way_is_found(ways, API_COUNT(ways), &slips[i], slips[i].size, kind);
     }
 }
 

@@ -165,23 +165,17 @@ static void wrong_delete_sized_aligned(void *argument) {
 static void checked_build_reports_a_wrong_size(void **state) {
     (void)state;
     api_need(api_build == API_CHECKED);
-    static const struct {
-        const char *function;
-        void (*body)(void *);
-    } ways[] = {
+    static const struct api_way ways[] = {
         {"free_sized", wrong_free_sized},
         {"free_aligned_sized", wrong_free_aligned_sized},
         {"operator delete", wrong_delete_sized},
         {"operator delete[]", wrong_delete_array_sized},
         {"operator delete", wrong_delete_sized_aligned},
     };
-    for (size_t w = 0; w < API_COUNT(ways); w++) {
-        for (size_t i = 0; i < API_COUNT(mismatches); i++) {
-            char kind[96];
-            snprintf(kind, sizeof kind, "wrong size %zu, the block has %zu", mismatches[i].wrong, mismatches[i].size);
-            api_assert_misuse_is_found(
-                (struct api_misuse){"mismatch", ways[w].body, &mismatches[i], ways[w].function, kind, AT_ONCE});
-        }
+    for (size_t i = 0; i < API_COUNT(mismatches); i++) {
+        char kind[96];
+        snprintf(kind, sizeof kind, "wrong size %zu, the block has %zu", mismatches[i].wrong, mismatches[i].size);
+        api_assert_each_way_is_found(ways, API_COUNT(ways), &mismatches[i], mismatches[i].size, kind);
     }
 }
 
@@ -201,13 +195,14 @@ static void delete_with_wrong_alignment(void *argument) {
 static void checked_build_reports_a_wrong_alignment(void **state) {
     (void)state;
     api_need(api_build == API_CHECKED);
+    static const struct api_way ways[] = {
+        {"free_aligned_sized", free_with_wrong_alignment},
+        {"operator delete", delete_with_wrong_alignment},
+    };
     for (size_t i = 0; i < API_COUNT(wrong_alignments); i++) {
         char kind[64];
         snprintf(kind, sizeof kind, "wrong alignment %zu", wrong_alignments[i]);
-        api_assert_misuse_is_found((struct api_misuse){"alignment", free_with_wrong_alignment, &wrong_alignments[i],
-                                                       "free_aligned_sized", kind, AT_ONCE});
-        api_assert_misuse_is_found((struct api_misuse){"alignment", delete_with_wrong_alignment, &wrong_alignments[i],
-                                                       "operator delete", kind, AT_ONCE});
+        api_assert_each_way_is_found(ways, API_COUNT(ways), &wrong_alignments[i], 640, kind);
     }
 }
 

@@ -1,11 +1,10 @@
 /* The lock: excludes, sleeps and is woken, is freed in a forked child, and says so where it would hang. */
+#include "support/child.h"
 #include "support/stores.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <sys/wait.h>
 
 #include "base/sync.h"
 
@@ -94,27 +93,15 @@ static void *hold_it(void *argument) {
     return argument;
 }
 
-/* The child answers with its exit status: 0, or the number of the line that failed. */
-static int run_child(int (*body)(void)) {
-    int status;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        alarm(120);
-        _exit(body());
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return status;
-}
-
-static int low_is_freed_and_high_is_kept(void) {
-    if (hak_lock_reset_in_child(&high)) return 1; /* it is this thread's own */
-    if (!hak_lock_reset_in_child(&low)) return 2;
+static void low_is_freed_and_high_is_kept(void *unused) {
+    (void)unused;
+    must(!hak_lock_reset_in_child(&high)); /* it is this thread's own */
+    must(hak_lock_reset_in_child(&low));
     hak_unlock(&high);
-    if (hak_lock_reset_in_child(&low)) return 3; /* nobody's */
-    if (!hak_lock_try(&low)) return 4;
+    must(!hak_lock_reset_in_child(&low)); /* nobody's */
+    must(hak_lock_try(&low));
     hak_unlock(&low);
-    return hak_lock_try(&high) ? 0 : 5;
+    must(hak_lock_try(&high));
 }
 
 static void a_forked_child_frees_what_others_held_and_keeps_its_own(void **state) {
@@ -124,7 +111,7 @@ static void a_forked_child_frees_what_others_held_and_keeps_its_own(void **state
     assert_int_equal(pthread_create(&thread, NULL, hold_it, NULL), 0);
     while (hak_load_acq(&step) != 1) usleep(1000);
     hak_lock(&high);
-    assert_int_equal(run_child(low_is_freed_and_high_is_kept), 0);
+    assert_int_equal(run_forked(low_is_freed_and_high_is_kept, NULL), 0);
     hak_unlock(&high);
     assert_false(hak_lock_try(&low)); /* the parent's holder still has it */
     hak_store_rel(&step, 2);
@@ -136,31 +123,13 @@ static void a_forked_child_frees_what_others_held_and_keeps_its_own(void **state
 
 /* A child must end by SIGABRT, after exactly the line "hakmem[PID PROGRAM]: `message`", but for what stands after it.
  */
-static void dies_saying(int (*body)(void), const char *message) {
-    char text[1024], line[512];
-    int ends[2], status;
-    size_t used = 0;
-    ssize_t n;
-    assert_int_equal(pipe(ends), 0);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        dup2(ends[1], 2);
-        close(ends[0]);
-        close(ends[1]);
-        signal(SIGABRT, SIG_DFL);
-        alarm(120);
-        _exit(body());
-    }
-    close(ends[1]);
-    while ((n = read(ends[0], text + used, sizeof text - 1 - used)) > 0) used += (size_t)n;
-    text[used] = '\0';
-    close(ends[0]);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    snprintf(line, sizeof line, "hakmem[%d %s]: %s", (int)pid, program_invocation_short_name, message);
-    text[strlen(line) < used ? strlen(line) : used] = '\0';
-    assert_string_equal(text, line);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+static void dies_saying(void (*body)(void *), const char *message) {
+    char line[512];
+    struct ended ended = run_heard(body, NULL);
+    snprintf(line, sizeof line, "hakmem[%d %s]: %s", (int)ended.pid, program_invocation_short_name, message);
+    if (strlen(line) < strlen(ended.text)) ended.text[strlen(line)] = '\0';
+    assert_string_equal(ended.text, line);
+    assert_true(WIFSIGNALED(ended.status) && WTERMSIG(ended.status) == SIGABRT);
 }
 
 static void lock_again(int signal) {
@@ -168,11 +137,11 @@ static void lock_again(int signal) {
     hak_lock(&low);
 }
 
-static int be_interrupted(void) {
+static void be_interrupted(void *unused) {
+    (void)unused;
     signal(SIGUSR1, lock_again);
     hak_lock(&low);
     raise(SIGUSR1);
-    return 0;
 }
 
 static void a_handler_that_needs_what_it_interrupted_dies_with_a_line(void **state) {
@@ -180,23 +149,23 @@ static void a_handler_that_needs_what_it_interrupted_dies_with_a_line(void **sta
     dies_saying(be_interrupted, "malloc was called by a signal handler that had interrupted malloc\n");
 }
 
-static int lock_upwards(void) {
+static void lock_upwards(void *unused) {
+    (void)unused;
     hak_lock(&low);
     hak_lock(&high);
-    return 0;
 }
 
-static int lock_downwards(void) {
+static void lock_downwards(void *unused) {
+    (void)unused;
     hak_lock(&high);
     hak_lock(&low);
     hak_unlock(&low);
     hak_unlock(&high);
-    return 0;
 }
 
 static void locks_are_taken_from_the_top_floor_down(void **state) {
     (void)state;
-    assert_int_equal(run_child(lock_downwards), 0);
+    assert_int_equal(run_forked(lock_downwards, NULL), 0);
     dies_saying(lock_upwards, "assertion failed: ");
 }
 

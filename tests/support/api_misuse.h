@@ -99,4 +99,20 @@ static inline bool api_assert_misuse_is_found(struct api_misuse misuse) {
     return api_assert_misuse_is_found_as(misuse, NULL);
 }
 
+/* One of several ways to the same misuse, and the function that its line names. */
+struct api_way {
+    const char *function;
+    void (*body)(void *);
+};
+
+/* Each of the ways, with the same argument about a block of `size` bytes, is reported at once as `kind`. */
+static inline void api_assert_each_way_is_found(const struct api_way *ways, size_t count, void *argument, size_t size,
+                                                const char *kind) {
+    for (size_t w = 0; w < count; w++) {
+        char name[64];
+        snprintf(name, sizeof name, "way %zu, %zu bytes", w, size);
+        api_assert_misuse_is_found((struct api_misuse){name, ways[w].body, argument, ways[w].function, kind, AT_ONCE});
+    }
+}
+
 #endif

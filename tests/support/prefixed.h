@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "hakmem.h"
+#include "support/child.h"
 #include "support/expect.h"
 
 #define KIB ((size_t)1 << 10)
@@ -82,15 +83,6 @@ static UNUSED struct hak_stats stats_now(void) {
 
 /* ---- processes and threads ---- */
 
-/* For code that runs in threads and children, where cmocka's assertions cannot: says what failed and ends. */
-#define must(condition)                                                                                                \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            dprintf(2, "# %s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                                       \
-            _exit(1);                                                                                                  \
-        }                                                                                                              \
-    } while (0)
-
 static UNUSED void start_thread(pthread_t *thread, void *(*body)(void *), void *argument) {
     must(pthread_create(thread, NULL, body, argument) == 0);
 }
@@ -99,53 +91,6 @@ static UNUSED void run_thread(void *(*body)(void *), void *argument) {
     pthread_t thread;
     start_thread(&thread, body, argument);
     must(pthread_join(thread, NULL) == 0);
-}
-
-/* Only a hang takes that long. */
-#define HANG_SECONDS 300
-
-/* What a child wrote to stderr, and how it ended. */
-struct ended {
-    pid_t pid;
-    int status;
-    char text[8192];
-};
-
-static UNUSED struct ended run_heard(void (*body)(void *), void *argument) {
-    static struct ended ended;
-    int ends[2];
-    size_t used = 0;
-    ssize_t n;
-    must(pipe(ends) == 0);
-    ended.pid = fork();
-    if (ended.pid == 0) {
-        dup2(ends[1], 2);
-        close(ends[0]);
-        close(ends[1]);
-        signal(SIGABRT, SIG_DFL); /* cmocka's handler would go on with the next test */
-        alarm(HANG_SECONDS);
-        body(argument);
-        _exit(0);
-    }
-    close(ends[1]);
-    while ((n = read(ends[0], ended.text + used, sizeof ended.text - 1 - used)) > 0) used += (size_t)n;
-    ended.text[used] = '\0';
-    close(ends[0]);
-    must(ended.pid > 0 && waitpid(ended.pid, &ended.status, 0) == ended.pid);
-    return ended;
-}
-
-/* Runs `body` in a forked child, and returns its wait status. */
-static UNUSED int run_forked(void (*body)(void *), void *argument) {
-    pid_t pid = fork();
-    if (pid == 0) {
-        alarm(HANG_SECONDS);
-        body(argument);
-        _exit(0);
-    }
-    int status = -1;
-    must(pid > 0 && waitpid(pid, &status, 0) == pid);
-    return status;
 }
 
 #endif
