@@ -116,7 +116,7 @@ static void explain(const void *ptr) {
 
 /* After the line about a misuse, which names no place. */
 static void explain_misuse(const void *ptr) {
-    print_part("called here:", hak_trace_here());
+    print_part("found here:", hak_trace_here());
     explain(ptr);
 }
 

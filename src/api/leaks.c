@@ -32,8 +32,11 @@ static void each_range(void (*visit)(void *ptr, size_t bytes)) {
 #if HAK_ASAN
 static void add_root(void *ptr, size_t bytes) { hak_annotate_root(ptr, bytes); }
 
-/* The leak check comes after all destructors. */
-__attribute__((destructor(101))) static void at_end(void) { each_range(add_root); }
+/* LeakSanitizer's check is a handler too, registered before any constructor runs: it comes behind this one, but before
+ * the destructors. */
+extern int atexit(void (*handler)(void)); /* <stdlib.h> is not for this floor */
+static void at_end(void) { each_range(add_root); }
+__attribute__((constructor(101))) static void start(void) { atexit(at_end); }
 #endif
 
 #if HAK_VALGRIND
