@@ -292,6 +292,26 @@ static void control_characters_are_not_printed(void **state) {
     assert_line("HAKMEM_P?REWARM is not an option and ignored; the nearest one is HAKMEM_PREWARM");
 }
 
+/* A program gives itself its name: that must neither push the message out of the line nor make two of it. */
+static void a_programs_own_name_is_cut_and_cannot_break_the_line(void **state) {
+    (void)state;
+    char line[1024], name[600], *own = program_invocation_short_name;
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    program_invocation_short_name = name;
+    READ("HAKMEM_PREWARM=x");
+    program_invocation_short_name = own;
+    snprintf(line, sizeof line, "hakmem[%d %.64s...]: HAKMEM_PREWARM=\"x\" is not a number; used: 4\n", (int)getpid(),
+             name);
+    assert_string_equal(printed, line);
+    program_invocation_short_name = (char *)"a\nb\033[31m\xff]: c";
+    READ("HAKMEM_PREWARM=x");
+    program_invocation_short_name = own;
+    snprintf(line, sizeof line, "hakmem[%d a?b?[31m?]: c]: HAKMEM_PREWARM=\"x\" is not a number; used: 4\n",
+             (int)getpid());
+    assert_string_equal(printed, line);
+}
+
 static void an_unknown_name_is_answered_with_the_nearest_one(void **state) {
     (void)state;
     static const struct {
@@ -505,6 +525,7 @@ int main(void) {
         cmocka_unit_test(a_text_of_4095_bytes_is_taken_and_a_longer_one_refused),
         cmocka_unit_test(a_value_of_a_megabyte_makes_one_short_line),
         cmocka_unit_test(control_characters_are_not_printed),
+        cmocka_unit_test(a_programs_own_name_is_cut_and_cannot_break_the_line),
         cmocka_unit_test(an_unknown_name_is_answered_with_the_nearest_one),
         cmocka_unit_test(a_name_that_resembles_none_is_not_answered_with_one),
         cmocka_unit_test(a_default_gives_way_to_what_is_set_in_silence),

@@ -163,8 +163,9 @@ static int print_text(int fd, const struct hak_stats *stats) {
 
 /* ---- JSON ----------------------------------------------------------------------------------------------- */
 
-/* Longer than the longest line: 256 bytes of program name, each as \u00XX, and 50 numbers of 20 digits. */
+/* Longer than the longest line: the program's name, each byte as \u00XX, and 50 numbers of 20 digits. */
 #define LINE_BYTES 8192
+#define NAME_BYTES 255
 
 struct line_buffer {
     _Atomic uint32_t taken; /* any thread: acquired by who builds a line, released when it is out */
@@ -198,17 +199,18 @@ static void put_u64(struct sink *sink, uint64_t value) {
     for (size_t i = 0; i < digits.used; i++) put_char(sink, digits.bytes[i]);
 }
 
-/* Bytes over 127 are taken for Latin-1: whatever the name is, the line is ASCII and valid. */
+/* Bytes over 127 are taken for Latin-1: whatever the name is, the line is ASCII and valid; and of a length that is
+ * written at once. */
 static void put_escaped(struct sink *sink, const char *s) {
-    for (; *s != '\0'; s++) {
-        unsigned char c = (unsigned char)*s;
+    for (size_t i = 0; i < NAME_BYTES && s[i] != '\0'; i++) {
+        unsigned char c = (unsigned char)s[i];
         if (c < ' ' || c > '~') {
             put(sink, "\\u00");
             put_char(sink, "0123456789abcdef"[c >> 4]);
             put_char(sink, "0123456789abcdef"[c & 15]);
         } else {
             if (c == '"' || c == '\\') put_char(sink, '\\');
-            put_char(sink, *s);
+            put_char(sink, s[i]);
         }
     }
 }

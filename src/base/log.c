@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define STDERR 2
+#define SHOWN_BYTES ((size_t)64) /* of a name or value in a message */
 
 static _Atomic uint64_t foreign_count; /* any thread; relaxed: a counter, publishes nothing */
 
@@ -20,6 +21,12 @@ void hak_text_mem(struct hak_text *text, const char *s, size_t bytes) {
 }
 
 void hak_text_str(struct hak_text *text, const char *s) { hak_text_mem(text, s, strlen(s)); }
+
+void hak_text_shown(struct hak_text *text, const char *s, size_t bytes) {
+    for (size_t i = 0; i < bytes && i < SHOWN_BYTES; i++)
+        hak_text_mem(text, s[i] >= ' ' && s[i] <= '~' ? &s[i] : "?", 1);
+    if (bytes > SHOWN_BYTES) hak_text_str(text, "...");
+}
 
 static void number(struct hak_text *text, uint64_t n, unsigned base) {
     char digits[24];
@@ -42,7 +49,7 @@ void hak_text_head(struct hak_text *text) {
     hak_text_str(text, "hakmem[");
     hak_text_u64(text, hak_sys_pid());
     hak_text_str(text, " ");
-    hak_text_str(text, hak_sys_program());
+    hak_text_shown(text, hak_sys_program(), strlen(hak_sys_program())); /* a program gives itself its name */
     hak_text_str(text, "]: ");
 }
 

@@ -17,6 +17,9 @@ struct hak_text {
 
 void hak_text_str(struct hak_text *text, const char *s);
 void hak_text_mem(struct hak_text *text, const char *s, size_t bytes);
+/* Text of unknown origin: cut after 64 bytes, and anything that could disturb a terminal or break the line becomes `?`.
+ */
+void hak_text_shown(struct hak_text *text, const char *s, size_t bytes);
 void hak_text_u64(struct hak_text *text, uint64_t n);
 void hak_text_hex(struct hak_text *text, uint64_t n);
 /* "hakmem[PID PROGRAM]: ", the head of every printed line but the log families of the layers. */

@@ -12,7 +12,6 @@
 #define PREFIX "HAKMEM_"
 #define PREFIX_BYTES (sizeof PREFIX - 1)
 #define TEXT_MAX_BYTES ((size_t)4096) /* of a TEXT value, with its NUL: a path */
-#define SHOWN_BYTES ((size_t)64)      /* of a name or value in a message */
 
 enum type { BOOL, NUMBER, TEXT };
 
@@ -85,14 +84,7 @@ static bool same(struct piece a, struct piece b) {
 
 /* ---- messages ------------------------------------------------------------------------------------------- */
 
-/* Text of unknown origin: cut, and anything that could disturb a terminal or break the line becomes `?`. */
-static void show(struct hak_text *line, struct piece piece) {
-    for (size_t i = 0; i < piece.bytes && i < SHOWN_BYTES; i++) {
-        char c = piece.at[i];
-        hak_text_mem(line, c >= ' ' && c <= '~' ? &c : "?", 1);
-    }
-    if (piece.bytes > SHOWN_BYTES) hak_text_str(line, "...");
-}
+static void show(struct hak_text *line, struct piece piece) { hak_text_shown(line, piece.at, piece.bytes); }
 
 /* "HAKMEM_NAME="VALUE" PROBLEM", without an end. */
 static void start_complaint(struct hak_text *line, const struct row *row, struct piece value, const char *problem) {
