@@ -70,6 +70,28 @@ static void read_a_recycled_block(size_t bytes) {
     read_a_fresh_block(bytes);
 }
 
+/* Zero once, and given back to the system meanwhile: that does not make it zero for the next owner. */
+static void read_what_calloc_had(size_t bytes) {
+    unsigned char *ptr = hidden(hak_calloc(1, bytes));
+    must(ptr != NULL);
+    hak_free(ptr);
+    hak_purge();
+    read_a_fresh_block(bytes);
+}
+
+static void decide_after_free(size_t bytes) {
+    unsigned char *ptr = block_of(bytes);
+    hak_free(ptr);
+    decide_on(ptr + bytes / 2);
+}
+
+static void read_what_realloc_added_to_calloc(size_t bytes) {
+    unsigned char *ptr = hidden(hak_realloc(hidden(hak_calloc(1, bytes)), 2 * bytes));
+    must(ptr != NULL);
+    decide_on(ptr + bytes - 1); /* this one is defined */
+    decide_on(ptr + bytes);
+}
+
 static void read_what_realloc_added(size_t bytes) {
     unsigned char *ptr = hidden(hak_realloc(block_of(bytes), 2 * bytes));
     must(ptr != NULL);
@@ -210,7 +232,10 @@ static const struct mistake {
     MISTAKE(read_long_after_free),
     MISTAKE(read_a_fresh_block),
     MISTAKE(read_a_recycled_block),
+    MISTAKE(read_what_calloc_had),
+    MISTAKE(decide_after_free),
     MISTAKE(read_what_realloc_added),
+    MISTAKE(read_what_realloc_added_to_calloc),
     MISTAKE(race),
     MISTAKE(race_with_free),
     MISTAKE(hand_over),
@@ -238,18 +263,18 @@ static char program[4096];
 /* Names of functions cost the tools most of their time. */
 static bool names_wanted;
 
-static void without_names(const char *variable) {
+static void add_option(const char *variable, const char *option) {
     char options[1024];
     const char *given = getenv(variable);
-    snprintf(options, sizeof options, "%s:symbolize=0", given == NULL ? "" : given);
+    snprintf(options, sizeof options, "%s:%s", given == NULL ? "" : given, option);
     setenv(variable, options, 1);
 }
 
 static void run_again(const char *name, const char *bytes) {
     if (HAK_ASAN || HAK_VALGRIND) setenv("HAKMEM_QUARANTINE", "16M", 1);
-    if (HAK_ASAN && !names_wanted) without_names("ASAN_OPTIONS");
-    if (HAK_MSAN && !names_wanted) without_names("MSAN_OPTIONS");
-    if (HAK_TSAN && !names_wanted) without_names("TSAN_OPTIONS");
+    if (HAK_ASAN && !names_wanted) add_option("ASAN_OPTIONS", "symbolize=0");
+    if (HAK_TSAN && !names_wanted) add_option("TSAN_OPTIONS", "symbolize=0");
+    if (HAK_MSAN) add_option("MSAN_OPTIONS", names_wanted ? "poison_in_malloc=1" : "symbolize=0");
     if (HAK_VALGRIND)
         execlp("valgrind", "valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
                "--errors-for-leak-kinds=definite", program, name, bytes, (char *)NULL);
@@ -351,7 +376,18 @@ static void msan_reports_decisions_on_what_nobody_wrote(void **state) {
     need(HAK_MSAN);
     at_each_size("read_a_fresh_block", "MemorySanitizer: use-of-uninitialized-value");
     at_each_size("read_a_recycled_block", "MemorySanitizer: use-of-uninitialized-value");
+    at_each_size("read_what_calloc_had", "MemorySanitizer: use-of-uninitialized-value");
+    at_each_size("decide_after_free", "MemorySanitizer: use-of-uninitialized-value");
     at_each_size("read_what_realloc_added", "MemorySanitizer: use-of-uninitialized-value");
+    at_each_size("read_what_realloc_added_to_calloc", "MemorySanitizer: use-of-uninitialized-value");
+}
+
+static void msan_reports_tell_where_the_block_came_from(void **state) {
+    need(HAK_MSAN);
+    names_wanted = true;
+    is_reported("read_a_recycled_block", 24, "MemorySanitizer: use-of-uninitialized-value",
+                "Memory was marked as uninitialized", " in hak_alloc ");
+    names_wanted = false;
 }
 
 static void tsan_reports_races_on_a_block(void **state) {
@@ -404,6 +440,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(asan_reports_accesses_after_free),
         cmocka_unit_test(asan_reports_tell_where_a_block_was_allocated_and_freed),
         cmocka_unit_test(msan_reports_decisions_on_what_nobody_wrote),
+        cmocka_unit_test(msan_reports_tell_where_the_block_came_from),
         cmocka_unit_test(tsan_reports_races_on_a_block),
         cmocka_unit_test(tsan_takes_free_and_malloc_for_a_hand_over),
         cmocka_unit_test(valgrind_reports_what_it_reports_of_malloc),
