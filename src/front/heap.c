@@ -334,7 +334,7 @@ static void *take_one_locked(struct hak_heap *heap, unsigned size_class) HAK_REQ
     void *ptr;
     hak_slab_take_blocks(slab, &ptr, 1);
     if (slab->free_count == 0) hak_heap_unlist(heap, slab);
-    hak_count_by_owner(&heap->blocks_out[size_class], 1);
+    hak_heap_count_taken(heap, size_class, 1);
     return ptr;
 }
 

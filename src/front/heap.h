@@ -72,7 +72,7 @@ struct hak_heap {
     _Atomic uint64_t blocks_out[HAK_CLASS_COUNT]; /* taken from slabs and not put back */
     _Atomic uint32_t cached[HAK_CLASS_COUNT];     /* of these in bins, as of the last visit */
     _Atomic uint32_t slabs_owned[HAK_CLASS_COUNT];
-    _Atomic uint64_t served_blocks[2], served_bytes[2]; /* handed to bins: Tiny, Mid */
+    _Atomic uint64_t served_blocks[2], served_bytes[2]; /* taken from slabs: Tiny, Mid */
     _Atomic uint64_t refills, flushes, grows, shrinks, remote_frees, adopted_slabs;
 
     /* under the registry lock */
@@ -97,6 +97,14 @@ HAK_INLINE uint32_t hak_heap_tag(const struct hak_heap *heap) { return (uint32_t
  * cannot use. The hits need no mark; cut short anywhere they lose one block at worst. Calls may nest. */
 HAK_INLINE bool hak_heap_enter(struct hak_heap *heap) { return hak_xchg_acqrel(&heap->busy, true); }
 HAK_INLINE void hak_heap_leave(struct hak_heap *heap, bool was_busy) { hak_store_rel(&heap->busy, was_busy); }
+
+/* By the owner: blocks have left their slab, for a bin or for the program. */
+HAK_INLINE void hak_heap_count_taken(struct hak_heap *heap, unsigned c, uint32_t blocks) {
+    unsigned layer = c >= HAK_TINY_CLASSES;
+    hak_count_by_owner(&heap->blocks_out[c], blocks);
+    hak_count_by_owner(&heap->served_blocks[layer], blocks);
+    hak_count_by_owner(&heap->served_bytes[layer], (uint64_t)blocks * hak_class_bytes(c));
+}
 
 /* The calling thread's heap, made or taken over if it has none yet; NULL for a thread that is ending, or when
  * there is no memory for one: use the shared heap then. */

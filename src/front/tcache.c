@@ -190,10 +190,7 @@ static uint32_t fill(struct hak_heap *heap, unsigned c) {
         got += n;
         if (slab->free_count == 0) hak_heap_unlist(heap, slab);
     }
-    unsigned layer = c >= HAK_TINY_CLASSES;
-    hak_count_by_owner(&heap->blocks_out[c], got);
-    hak_count_by_owner(&heap->served_blocks[layer], got);
-    hak_count_by_owner(&heap->served_bytes[layer], (uint64_t)got * hak_class_bytes(c));
+    hak_heap_count_taken(heap, c, got);
     return got;
 }
 
@@ -205,7 +202,7 @@ static void *take_without_bin(struct hak_heap *heap, unsigned c) {
     void *ptr;
     hak_slab_take_blocks(slab, &ptr, 1);
     if (slab->free_count == 0) hak_heap_unlist(heap, slab);
-    hak_count_by_owner(&heap->blocks_out[c], 1);
+    hak_heap_count_taken(heap, c, 1);
     return ptr;
 }
 
