@@ -37,6 +37,11 @@ $(foreach t,$(FUZZ_TARGETS),\
 build/debug/fuzz/show: build/debug/fuzz/obj/show.o build/debug/fuzz/obj/ops.o
 	$(QUIET)gcc -o $@ $^
 
+# Preloaded under a program, it makes an input of what the program asks of malloc.
+$(REL)/fuzz/record.so: fuzz/record.c fuzz/ops.c fuzz/ops.h fuzz/fuzz.mk
+	@mkdir -p $(@D)
+	$(QUIET)gcc -shared -fPIC -fvisibility=hidden $(CFLAGS_TEST) $(WARN_C) -O2 -Ifuzz -o $@ $(filter %.c,$^) -ldl -pthread
+
 # ---- the corpus, replayed: part of `make test` ----------------------------------------------------------------------
 
 # build/t/corpus-CONFIGURATION/TARGET
