@@ -10,7 +10,7 @@ lint=(clang-tidy-14 clang-format-14 shellcheck)
 check=(
     g++ clang-14 clang-19 lld-14 libclang-rt-14-dev libclang-rt-19-dev llvm-14 valgrind libc6-dbg
     libcmocka-dev uthash-dev bats libseccomp-dev musl-tools lua5.4 libpython3.11-testsuite
-    jq time strace file procps util-linux pkg-config mandoc man-db patch rsync
+    jq time strace file gnuplot-nox zip unzip procps util-linux pkg-config mandoc man-db patch rsync
 )
 
 case ${1-} in

@@ -4,12 +4,13 @@
 # saved as corpus/TARGET/regress-WHAT. Fails if there are any.
 #   FUZZ_TIME    seconds per target           CONFIG   the configuration whose binaries run
 #   ENVIRONMENT  the tool's options           MAX_LEN  the longest input made
+#   MINIMISE_TIME  seconds that making a finding smaller may take
 # What was found interesting is kept in KEEP/TARGET (build/fuzz-corpus) for the next run; logs are in LOGS
 # (build/fuzz-logs), and TARGET.series there has coverage over time: seconds since 1970, edges.
 set -eu
 shopt -s nullglob
 cd "$(dirname "$0")/.."
-: "${FUZZ_TIME:=60}" "${CONFIG:=fuzz}" "${ENVIRONMENT:=}" "${MAX_LEN:=2048}" "${KEEP:=build/fuzz-corpus}"
+: "${FUZZ_TIME:=60}" "${CONFIG:=fuzz}" "${ENVIRONMENT:=}" "${MAX_LEN:=2048}" "${KEEP:=build/fuzz-corpus}" "${MINIMISE_TIME:=20}"
 read -ra environment <<<"$ENVIRONMENT"
 logs=${LOGS:-build/fuzz-logs}
 table=$logs/table
@@ -49,7 +50,7 @@ save() {
     local target=$1 artifact=$2 log=$3 name n=1 small
     small=$logs/minimised
     rm -f "$small"
-    env "${environment[@]}" "build/$CONFIG/fuzz/$target" -minimize_crash=1 -max_total_time=20 \
+    env "${environment[@]}" "build/$CONFIG/fuzz/$target" -minimize_crash=1 -max_total_time="$MINIMISE_TIME" \
         -exact_artifact_path="$small" "$artifact" >"$log.minimise" 2>&1 || true
     [ -s "$small" ] || cp "$artifact" "$small"
     name=regress-$(what_of "$log")
