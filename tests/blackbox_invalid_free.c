@@ -2,6 +2,7 @@
 /* A pointer that is not the start of a live block is found and named, and never followed: constants, the stack,
  * globals, the inside of blocks, free, purged and unmapped memory, nonsense. */
 #include "support/api_misuse.h"
+#include "support/api_refuse.h"
 
 #include <limits.h>
 
@@ -58,6 +59,12 @@ static void *free_own_stack(void *unused) {
 
 static void free_stack_in_thread(void *unused) { api_in_thread(free_own_stack, unused); }
 
+static void free_stack_without_maps(void *unused) {
+    static const unsigned calls[] = {SYS_open, SYS_openat};
+    api_refuse(calls, API_COUNT(calls), ENOENT);
+    free_own_stack(unused);
+}
+
 static void free_of_the_stack_says_so(void **state) {
     (void)state;
     api_need(hak.version);
@@ -65,6 +72,9 @@ static void free_of_the_stack_says_so(void **state) {
     assert_free_of("a local variable", local, NOT_OURS "it lies in the stack");
     assert_free_of("inside a local variable", local + 17, NOT_OURS "it lies in the stack");
     api_assert_misuse_is_found((struct api_misuse){"a local variable of a thread", free_stack_in_thread, NULL, "free",
+                                                   NOT_OURS "it lies in the stack", AT_ONCE});
+    api_assert_misuse_is_found((struct api_misuse){"a local variable where /proc cannot be read",
+                                                   free_stack_without_maps, NULL, "free",
                                                    NOT_OURS "it lies in the stack", AT_ONCE});
 }
 

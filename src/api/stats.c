@@ -332,13 +332,24 @@ static bool is_idle(const struct hak_stats *stats) {
 
 static bool serving = true; /* constant after start */
 
-/* A failure is told at the end of the process, once. */
-static void tell_start(const char *start) {
-    if (hak_options.STATS_FILE == NULL || !hak_option(STATS_START) || !serving) return;
-    append_line(hak_options.STATS_FILE, &(struct report){.start = start});
+static bool complained; /* set at start only */
+
+static void tell_start(const char *path, const char *start) {
+    if (hak_option(STATS_START) && serving) append_line(path, &(struct report){.start = start});
 }
 
-void hak_stats_in_child(void) { tell_start("fork"); }
+void hak_stats_in_child(void) {
+    if (hak_options.STATS_FILE != NULL) tell_start(hak_options.STATS_FILE, "fork");
+}
+
+/* That a file cannot be written is told before the program runs: many close stderr in their exit handlers. */
+static void start_file(const char *path) {
+    int fd = hak_sys_open_append(path);
+    complained = fd < 0;
+    if (complained) complain(path);
+    else hak_sys_close(fd);
+    tell_start(path, "exec");
+}
 
 /* Programs close stderr in their exit handlers, which run before ours, or give its number to a file of theirs. */
 static int exit_fd = -1; /* constant after start */
@@ -347,7 +358,7 @@ void hak_stats_at_start(void) {
     if (hak_options.STATS == NULL && hak_options.STATS_FILE == NULL) return;
     serving = serves_the_process();
     if (hak_options.STATS != NULL) exit_fd = hak_sys_duplicate(STDERR);
-    tell_start("exec");
+    if (hak_options.STATS_FILE != NULL) start_file(hak_options.STATS_FILE);
 }
 
 void hak_stats_at_exit(void) {
@@ -360,5 +371,5 @@ void hak_stats_at_exit(void) {
         hak_sys_close(exit_fd);
     }
     const char *path = hak_options.STATS_FILE;
-    if (path != NULL && !append_line(path, &(struct report){.stats = &now})) complain(path);
+    if (path != NULL && !append_line(path, &(struct report){.stats = &now}) && !complained) complain(path);
 }

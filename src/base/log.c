@@ -145,9 +145,11 @@ _Noreturn HAK_COLD void hak_misuse_late(const void *ptr, enum hak_misuse kind) {
 HAK_COLD void hak_misuse_foreign(const char *function, const void *ptr) {
     char path[128];
     enum hak_sys_place place = hak_sys_place_of(ptr, path, sizeof path);
-    /* The stack of a thread is anonymous memory to the kernel; our own frame tells where it is. */
+    /* The stack of a thread is anonymous memory to the kernel, and without /proc all is unknown; our own frame tells
+     * where the stack is. */
     uintptr_t distance = (uintptr_t)ptr - (uintptr_t)path;
-    if (place == HAK_PLACE_ANONYMOUS && distance < 64 * HAK_KIB) place = HAK_PLACE_STACK;
+    bool vague = place == HAK_PLACE_ANONYMOUS || place == HAK_PLACE_UNKNOWN;
+    if (vague && distance < 64 * HAK_KIB) place = HAK_PLACE_STACK;
 
     struct hak_text text = {.used = 0};
     head_of_misuse(&text, function, ptr);
