@@ -1,9 +1,12 @@
-# make coverage (sanitizer/coverage.mk says what it proves): the white-box tests in the coverage configuration, then the
-# black-box tests and those shell-level tests that need no real program, with preload libraries that count. What any of
-# the three builds executed is executed. ci/coverage.py prints the table and compares with ci/coverage-reasons.txt.
+# make coverage (sanitizer/coverage.mk says what it proves): the white-box tests and the corpus in the coverage
+# configurations, then the black-box tests and those shell-level tests that need no real program, with preload libraries
+# that count. What any of the four builds executed is executed. ci/coverage.py prints the table and compares with
+# ci/coverage-reasons.txt.
 
 COV          := build/coverage
-COV_MAPPINGS := $(patsubst %,$(COV)/mapping/%.so,coverage $(COVERAGE_PRELOAD))
+COV_WHITEBOX := coverage coverage-asan
+COV_BUILDS   := $(COV_WHITEBOX) $(COVERAGE_PRELOAD)
+COV_MAPPINGS := $(COV_BUILDS:%=$(COV)/mapping/%.so)
 COV_LIBS     := $(addprefix $(COV)/preload/,libhakmem.so libhakmem-checked.so hakmem.o)
 COV_LINK      = $(QUIET)mkdir -p $(@D) && clang-14 $(coverage_LDFLAGS)
 
@@ -17,9 +20,9 @@ $(COV)/preload/hakmem.o: $(coverage-release_OBJ) Makefile
 # All objects of a build, and nothing of a test: only to read the map from counters to source.
 define coverage_mapping
 $(COV)/mapping/$(1).so: $$($(1)_OBJ)
-	$$(COV_LINK) -shared -o $$@ $$($(1)_OBJ)
+	$$(COV_LINK) $$($(1)_LDFLAGS) -shared -o $$@ $$($(1)_OBJ)
 endef
-$(foreach c,coverage $(COVERAGE_PRELOAD),$(eval $(call coverage_mapping,$(c))))
+$(foreach c,$(COV_BUILDS),$(eval $(call coverage_mapping,$(c))))
 
 # The support programs of the release build, but the one that has hakmem inside.
 $(COV)/support/life_embedded: tests/support/life_embedded.c $(COV)/preload/hakmem.o
@@ -36,10 +39,16 @@ build/t/coverage-checked/%: $(REL)/tests/% $(COV)/preload/libhakmem-checked.so
 build/t/coverage-bats/%: tests/%.bats
 	$(call script,$(COV_ENV),bats --tap $<)
 
+# The corpus, replayed as in other configurations: fuzz/fuzz.mk.
+$(foreach c,$(COV_WHITEBOX),$(eval $(call fuzz_rules,$(c))))
+$(foreach c,$(COV_WHITEBOX),$(foreach t,$(FUZZ_TARGETS),\
+  $(eval $(call fuzz_link,$(c),$(t),driver $(filter-out mutate,$($(t)_WITH))))$(eval $(call corpus_script,$(c),$(t)))))
+COV_CORPUS := $(foreach t,$(FUZZ_TARGETS),$(if $(wildcard corpus/$(t)/*),$(COV_WHITEBOX:%=build/t/corpus-%/$(t))))
+
 COV_BATS  := startup stats dlopen_embedded
 # Too slow where every byte that the checked library looks at is counted.
 COV_SLOW  := build/t/coverage-checked/blackbox_exchange
-COV_TESTS := $(call tests_of,coverage) $(call only,$(COV_BATS:%=build/t/coverage-bats/%) \
+COV_TESTS := $(foreach c,$(COV_WHITEBOX),$(call tests_of,$(c))) $(call only,$(COV_CORPUS) $(COV_BATS:%=build/t/coverage-bats/%) \
              $(filter-out $(COV_SLOW),$(foreach c,$(COVERAGE_PRELOAD),$(BLACKBOX:%=build/t/$(c)/%))))
 
 coverage:       ## lines and branches of src/ that no test executes, each with its reason; HTML in build/coverage/html

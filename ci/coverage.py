@@ -12,7 +12,7 @@ if a test executes neither side of an operand, the other one is missing.
 
 REASONS is paragraphs: a reason, then the entries it holds for, each on a line that starts with four spaces:
     FILE FUNCTION line: TEXT           a line, without the spaces before it
-    FILE FUNCTION true: TEXT           a side of the operand TEXT; in a macro, of MACRO: OPERAND
+    FILE FUNCTION true: TEXT           a side of the operand TEXT; in a macro, of MACRO(ARGUMENTS): OPERAND
 A reason that starts with "Timing:" is for what a test executes in some runs only.
 """
 import collections
@@ -49,6 +49,16 @@ class Sources:
         rows[-1] = rows[-1][:stop - 1]
         rows[0] = rows[0][column - 1:]
         return re.sub(r"\s+", " ", b" ".join(rows).decode())
+
+    def use(self, file, start):
+        """A macro's name with its arguments."""
+        text = "\n".join(self.lines(file)[start[0] - 1:])[start[1] - 1:]
+        end = re.match(r"\w+", text).end()
+        depth = int(text[end:end + 1] == "(")
+        while depth > 0:
+            end += 1
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+        return re.sub(r"\s+", " ", text[:end + 1] if text[end] == ")" else text[:end])
 
     def function_at(self, file, line):
         around = [f for f in self.functions[file] if f[0] <= line <= f[1]]
@@ -156,9 +166,11 @@ class Coverage:
         return file, start[0]
 
     def branch_item(self, key):
-        place, uses, _, side = key
+        place, uses, number, side = key
         file, line = self.branch_site(key)
-        text = ": ".join(self.sources.slice(*p) for p in reversed((place,) + uses))
+        text = self.sources.slice(*place)
+        if uses:
+            text = self.sources.use(file, uses[-1][1]) + ": " + text + (f" ({number + 1})" if number else "")
         return Item(file, self.sources.function_at(file, line), side, text)
 
 
