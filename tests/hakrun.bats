@@ -146,6 +146,24 @@ SH
     grep -qx 'hakrun:   tiny *1.0 KiB  *11  *0 B  *0 B  *0 B' summary
 }
 
+@test "long names and paths with escapes are cut between two characters" {
+    silent
+    cat >lines.sh <<'SH'
+{
+    printf '{"pid":10,"program":"%061d\\u00e9%030d\\"\\\\","threads":1}\n' 0 0
+    printf '{"pid":11,"program":"%062d\\"","threads":1}\n' 0
+    long=$(printf '"%061d\\\\\\"":{' 0)
+    printf '{"pid":12,"program":"p",%s%s%s"a":1}}}}\n' "$long" "$long" "$long"
+    printf '{"pid":13,"program":"no \\escape"}\n{"pid":13,"program":"\\u00g0"}\n{"pid":13,"program":"\\u'
+} >>"$HAKMEM_STATS_FILE"
+SH
+    "$hakrun" --library silent.so --stats=json --output summary sh lines.sh
+    zeroes=$(printf '%062d' 0)
+    jq -e --arg z "$zeroes" '.programs == {($z[1:]): 1, ($z): 1, "p": 1}' summary
+    jq -e --arg z "$zeroes" '.sum == {"threads": 2, ([$z[1:] + "\\", $z[1:] + "\\", $z[1:] + "\\", "a"] | join(".")): 1}' summary
+    jq -e '.processes == 3 and .unreadable == 3' summary
+}
+
 @test "a tree without statistics is said to be one" {
     silent
     run "$hakrun" --library silent.so --stats true

@@ -20,7 +20,8 @@
 #include <unistd.h>
 
 enum { PIDS = 1 << 22 }; /* the kernel gives no larger ones */
-enum { PATH_BYTES = 128, FIGURES = 256, PROGRAMS = 64, NAME_BYTES = 64, DEPTH = 8 };
+enum { FIGURES = 256, PROGRAMS = 64, NAME_BYTES = 64, DEPTH = 8 };
+enum { PATH_BYTES = DEPTH * NAME_BYTES }; /* of the longest names, one within the other */
 
 struct figure {
     char path[PATH_BYTES];
@@ -37,6 +38,7 @@ struct sum {
     size_t figures_count, programs_count;
     struct figure figures[FIGURES];
     struct program programs[PROGRAMS + 1]; /* the first of them; the last one stands for all others */
+    uint64_t highest;                      /* pid seen */
     unsigned char running[PIDS];           /* 0, or one more than the number of the program that has started */
 };
 static_assert(PROGRAMS + 1 <= UCHAR_MAX, "running[] holds its number");
@@ -86,6 +88,7 @@ static void count_silent(struct sum *s, uint64_t pid) {
  * given the number of one that has gone. */
 static void count_process(struct sum *s, const struct walk *line) {
     uint64_t pid = line->pid < PIDS ? line->pid : 0;
+    if (pid > s->highest) s->highest = pid;
     size_t number = program_number(s, line->program);
     if (*line->start == 0) {
         s->processes++;
@@ -104,14 +107,25 @@ static bool skip(struct walk *w, char c) {
     return true;
 }
 
-/* A string without its quotes, cut to `size`; escapes are kept as they are written. */
+/* How many bytes write the character at `at`, which may be an escape; 0: none can stand there. */
+static size_t character_bytes(const char *at) {
+    if ((unsigned char)*at < ' ') return 0;
+    if (*at != '\\') return 1;
+    if (at[1] != 'u') return at[1] != 0 && strchr("\"\\/bfnrt", at[1]) ? 2 : 0;
+    for (size_t i = 2; i < 6; i++)
+        if (!isxdigit((unsigned char)at[i])) return 0;
+    return 6;
+}
+
+/* A string without its quotes, cut to `size` between two characters; escapes are kept as they are written. */
 static bool walk_string(struct walk *w, char *out, size_t size) {
     size_t n = 0;
     if (!skip(w, '"')) return false;
-    for (; *w->at != '"'; w->at++) {
-        if ((unsigned char)*w->at < ' ' || (w->at[0] == '\\' && w->at[1] == 0)) return false;
-        if (*w->at == '\\' && n + 1 < size) out[n++] = *w->at++;
-        if (n + 1 < size) out[n++] = *w->at;
+    for (size_t bytes; *w->at != '"'; w->at += bytes) {
+        bytes = character_bytes(w->at);
+        if (bytes == 0) return false;
+        if (n + bytes >= size) size = 0; /* it does not fit, and nothing behind it is wanted */
+        for (size_t i = 0; size != 0 && i < bytes; i++) out[n++] = w->at[i];
     }
     w->at++;
     out[n] = 0;
@@ -218,7 +232,7 @@ static void sum_file(struct sum *s, const struct statistics *statistics) {
         bool wanted = sum_line(s, line) || statistics->copy_starts;
         if (path && wanted) copy_line(copy, line, (size_t)n, path);
     }
-    for (uint64_t pid = 0; pid < PIDS; pid++) count_silent(s, pid);
+    for (uint64_t pid = 0; pid <= s->highest; pid++) count_silent(s, pid);
     free(line);
     if (f) fclose(f);
     if (copy >= 0) close(copy);
