@@ -145,8 +145,11 @@ A number is decimal, or hexadecimal after 0x, and may end in K, M or G for power
 brought into it.
 .SH OPTIONS
 MAN
+    # An option between #if and #endif is not in the installed libraries.
     awk "$functions"'
-        /^HAK_OPTION\(/ {
+        /^#if/ { elsewhere = 1 }
+        /^#endif/ { elsewhere = 0 }
+        /^HAK_OPTION\(/ && !elsewhere {
             n = split($0, quoted, "\"")
             unit = quoted[2]; meaning = quoted[4]
             sub(/^HAK_OPTION\(/, "", quoted[1])
