@@ -73,7 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct bytes choices = {.data = input.schedule, .size = input.schedule_bytes};
     struct pct pct;
     pct_start(&pct, input.config.seed + 1U, input.config.threads, PCT_DEPTH, PCT_STEPS);
-    struct sched_config config = {.backend = backend, .choose = bytes_choose, .data = &choices, .steps_max = STEPS_MAX};
+    struct sched_config config = {
+        .backend = backend, .choose = bytes_choose, .data = &choices, .everywhere = true, .steps_max = STEPS_MAX};
     if (input.schedule_bytes == 0) {
         config.choose = pct_choose;
         config.data = &pct;

@@ -46,6 +46,7 @@ static uint64_t *make(size_t size) {
 }
 
 static void drop(uint64_t *block) {
+    sched_pause_here(); /* what happens to a block while it is in use? */
     must(block[0] >= 32 && block[1] == block[block[0] / sizeof *block - 1]);
     memset(block, 0, 16);
     hak_free(block);
@@ -75,6 +76,29 @@ static void run_and_end(void (*body)(void)) {
     sched_run(&config, &(struct sched_program){.threads = 1, .body = {body}});
 }
 
+/* The same with two more threads meanwhile, which end later: there are three parked heaps then, and the next two new
+ * threads take those of the others. */
+static unsigned take_turns(const struct sched_choice *choice, void *data) {
+    (void)data;
+    sched_set others = choice->ready & ~(1U << choice->current), above = others & ~((2U << choice->current) - 1);
+    bool stays = (choice->ready >> choice->current & 1) != 0 && (!choice->yields || others == 0);
+    return stays ? choice->current : (unsigned)__builtin_ctz(above != 0 ? above : others);
+}
+static void (*first_body)(void);
+static void be_first(void) {
+    first_body();
+    sched_yield_here();
+}
+static void be_another(void) {
+    hak_free(hak_malloc(SMALL));
+    sched_yield_here();
+}
+static void run_and_end_before_others(void (*body)(void)) {
+    const struct sched_config config = {.backend = backend, .choose = take_turns, .steps_max = UINT32_MAX};
+    first_body = body;
+    sched_run(&config, &(struct sched_program){.threads = 3, .body = {be_first, be_another, be_another}});
+}
+
 static void drop_0(void) { drop(left[0]); }
 static void drop_1(void) { drop(left[1]); }
 static void drop_2(void) { drop(left[2]); }
@@ -86,6 +110,7 @@ static void nothing(void) {}
 
 /* ---- remote frees, ends of threads, adoption -------------------------------------------------------------------- */
 
+static void leave_two(void) { leave_small(2); }
 static void leave_three(void) { leave_small(3); }
 
 static void make_and_drop_two(void) {
@@ -123,6 +148,45 @@ static void drop_rest(void) {
     for (unsigned i = 2; i < PER_SLAB + 1; i++) drop(left[i]);
 }
 
+static void leave_parked_three_and_others(void) {
+    small_caches();
+    run_and_end_before_others(leave_three);
+}
+
+/* A push that comes when the slab has been given back, and its record then serves another slab. */
+static void leave_parked_two(void) {
+    small_caches();
+    make_one_and_drop(); /* the caller has a heap of its own */
+    run_and_end_before_others(leave_two);
+}
+static void drop_1_and_keep_one(void) {
+    drop(left[1]);
+    left[2] = make(SMALL);
+}
+
+#define SMALL_CLASS 3
+static struct hak_slab *take_slab(void) {
+    static char owner;
+    struct hak_slab *slab = hak_slab_take(SMALL_CLASS, &owner, 1);
+    must(slab != NULL);
+    return slab;
+}
+static void two_slab_records(void) {
+    struct hak_slab *a = take_slab(), *b = take_slab(), *c = take_slab();
+    hak_slab_give(c);
+    hak_slab_give(b);
+    hak_slab_give(a);
+}
+static void take_and_give(void) { hak_slab_give(take_slab()); }
+static void take_two_give_first_take(void) {
+    struct hak_slab *a = take_slab(), *b = take_slab();
+    hak_slab_give(a);
+    a = take_slab();
+    must(a != b && a->base != b->base);
+    hak_slab_give(a);
+    hak_slab_give(b);
+}
+
 /* ---- pools ------------------------------------------------------------------------------------------------------ */
 
 static void make_and_drop_run(void) { drop(make(RUN)); }
@@ -140,6 +204,10 @@ static void busy_shards(void) {
     world_advance_ms(10);
 }
 static void expand_shards(void) { hak_l25_table_tick(); }
+static void run_and_look(void) {
+    make_and_drop_run();
+    must(hak_l25_stats().shards >= 64); /* looks at every shard that there is */
+}
 static void drop_0_then_run(void) {
     drop(left[0]);
     make_and_drop_run();
@@ -206,8 +274,6 @@ static void far_is_entered(void) {
 
 static void idle_slabs(void) {
     leave_small(2);
-    set_option(RETAIN_BYTES, 0);
-    set_option(RETAIN_PERCENT, 0);
     drop(make(4 * HAK_KIB));
     hak_thread_flush();
     world_advance_ms(100000);
@@ -215,11 +281,18 @@ static void idle_slabs(void) {
 static void decay_slabs(void) { hak_slab_decay(hak_sys_now_ms()); }
 static void page_and_drop(void) { drop(make(4 * HAK_KIB)); }
 
+static void idle_superslab(void) {
+    small_caches();
+    make_one_and_drop();
+    hak_thread_flush();
+}
+static void purge_slabs(void) { hak_slab_purge_all(); }
+
 static void decay_runs(void) { hak_l25_decay(hak_sys_now_ms()); }
 static void idle_runs(void) {
     drop(make(RUN));
     left[0] = make(RUN);
-    set_option(RETAIN_BYTES, 0);
+    drop(make(RUN));
     world_advance_ms(100000);
     hak_l25_table_tick();
 }
@@ -295,6 +368,21 @@ const struct kernel kernels[] = {
      .setup = leave_three,
      .program = {.threads = 3, .body = {drop_0, drop_1, drop_2}, .afterlife = die_and_make, .owner = true},
      .check = nothing},
+    {.name = "adopt_remote",
+     .what = "an adoption against remote frees into the heap that it adopts from",
+     .setup = leave_parked_three_and_others,
+     .program = {.threads = 3, .body = {make_and_drop_two, drop_0, drop_1}, .owner = true},
+     .check = drop_2},
+    {.name = "late_push",
+     .what = "a remote free's push against the return of its slab, whose record is used again",
+     .setup = leave_parked_two,
+     .program = {.threads = 2, .body = {drop_0, drop_1_and_keep_one}},
+     .check = drop_2},
+    {.name = "slab_records",
+     .what = "records of slabs: taken and given by two threads",
+     .setup = two_slab_records,
+     .program = {.threads = 2, .body = {take_and_give, take_two_give_first_take}},
+     .check = nothing},
     {.name = "l25_exchange",
      .what = "allocate and free in one shard",
      .setup = leave_run,
@@ -303,7 +391,7 @@ const struct kernel kernels[] = {
     {.name = "l25_expand",
      .what = "the shard table's growth against allocate and free",
      .setup = busy_shards,
-     .program = {.threads = 3, .body = {expand_shards, drop_0_then_run, make_and_drop_run}},
+     .program = {.threads = 3, .body = {expand_shards, drop_0_then_run, run_and_look}},
      .check = has_expanded},
     {.name = "l25_decay",
      .what = "decay of the L2.5 pool against reuse",
@@ -340,6 +428,11 @@ const struct kernel kernels[] = {
      .setup = idle_slabs,
      .program = {.threads = 3, .body = {decay_slabs, drop_0, page_and_drop}},
      .check = drop_1},
+    {.name = "superslab_unmap",
+     .what = "an empty superslab's return to the system against the next one in its place",
+     .setup = idle_superslab,
+     .program = {.threads = 2, .body = {purge_slabs, make_and_drop_two}},
+     .check = nothing},
     {.name = "slab_purge",
      .what = "purge of everything against use",
      .setup = leave_three,

@@ -154,13 +154,20 @@ static void turn_to(unsigned next) {
 
 static void step(struct hak_point *point, const volatile void *object, bool yields) {
     if (!run.running) return;
-    turn_to(choose(point->contended || !run.config->learn, yields));
+    /* A point without an object is a system call: its effect is on memory that anybody may use. */
+    if (object == NULL) mark(point);
+    turn_to(choose(point->contended || run.config->everywhere, yields));
     if (run.config->learn && object != NULL) learn(point, object);
     record(point);
 }
 
 void engine_step(struct hak_point *point, const volatile void *object) { step(point, object, false); }
 void hak_point_reached(struct hak_point *point, const volatile void *object) { step(point, object, false); }
+
+void sched_pause_here(void) {
+    static struct hak_point here = {.operation = "pause", .file = "kernel", .contended = true};
+    step(&here, NULL, false);
+}
 
 void sched_yield_here(void) {
     static struct hak_point here = {.operation = "yield", .file = "kernel", .contended = true};

@@ -51,7 +51,8 @@ struct sched_config {
     enum sched_backend backend;
     sched_chooser *choose;
     void *data;
-    bool learn;         /* note where threads meet (fibers only); without it every place counts as one */
+    bool learn;         /* note where threads meet (fibers only) */
+    bool everywhere;    /* every place counts as one where they do */
     uint32_t steps_max; /* more are a finding: an endless loop */
 };
 
@@ -69,7 +70,8 @@ void sched_run(const struct sched_config *config, const struct sched_program *pr
 unsigned sched_thread(void);
 /* The running thread ends, and another begins in its place. */
 void sched_restart_thread(void);
-/* A point of a kernel's own. */
+/* Points of a kernel's own: one where any thread may go on, and one where the thread waits for others. */
+void sched_pause_here(void);
 void sched_yield_here(void);
 
 /* Of the last run. */
