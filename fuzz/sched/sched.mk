@@ -54,7 +54,7 @@ endef
 $(eval $(call sched_script,sched,one_preemption,exhaustive --bound 1))
 $(eval $(call sched_script,sched,pct,pct --runs 500))
 $(eval $(call sched_script,schedasan,random,random --runs 20))
-$(eval $(call sched_script,schedtsan,random,random --runs 50))
+$(eval $(call sched_script,schedtsan,one_preemption,exhaustive --bound 1))
 $(eval $(call sched_script,sched,two_preemptions,exhaustive --bound 2))
 $(eval $(call sched_script,sched,pct_deep,pct --runs 20000 --depth 4))
 $(eval $(call sched_script,schedasan,pct_long,pct --runs 2000))
@@ -71,7 +71,7 @@ endef
 $(foreach c,sched schedasan schedtsan,$(eval $(call sched_corpus,$(c))))
 TESTS_MORE  += $(foreach c,sched schedasan schedtsan,build/t/corpus-$(c)/fuzz_schedule)
 
-TESTS_MORE  += $(addprefix build/t/,sched/planted sched/one_preemption sched/pct schedasan/random schedtsan/random)
+TESTS_MORE  += $(addprefix build/t/,sched/planted sched/one_preemption sched/pct schedasan/random schedtsan/one_preemption)
 SCHED_TESTS := $(addprefix build/t/,sched/planted sched/two_preemptions sched/pct_deep schedasan/pct_long schedtsan/pct_long)
 sched-test: $(SCHED_TESTS)  ## every schedule of the concurrent kernels up to two preemptions, and many deeper ones
 	@$(call prove,$(SCHED_TESTS))
