@@ -8,7 +8,7 @@ CC_ASAN       ?= clang-14
 asan_CC       := $(CC_ASAN)
 asan_CXX      := $(subst gcc,g++,$(subst clang,clang++,$(CC_ASAN)))
 asan_SWITCHES := HAK_DEBUG=1 HAK_ASAN=1 HAK_TEST=1
-asan_FLAGS    := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+asan_FLAGS    := -O1 -fno-omit-frame-pointer -fno-optimize-sibling-calls -fsanitize=address,undefined -fno-sanitize-recover=all
 asan_LDFLAGS  := -fsanitize=address,undefined
 asan_ENV      := ASAN_OPTIONS=detect_leaks=1:external_symbolizer_path=/usr/bin/llvm-symbolizer-14:detect_stack_use_after_return=1:strict_string_checks=1:suppressions=$(CURDIR)/sanitizer/asan.supp \
                  LSAN_OPTIONS=suppressions=$(CURDIR)/sanitizer/lsan.supp \

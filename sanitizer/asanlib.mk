@@ -7,7 +7,7 @@ CC_ASAN          ?= clang-14
 asanlib_CC       := $(CC_ASAN)
 asanlib_CXX      := $(subst gcc,g++,$(subst clang,clang++,$(CC_ASAN)))
 asanlib_SWITCHES := HAK_ASAN=1 HAK_TEST=1
-asanlib_FLAGS    := -O1 -fno-omit-frame-pointer -fsanitize=address
+asanlib_FLAGS    := -O1 -fno-omit-frame-pointer -fno-optimize-sibling-calls -fsanitize=address
 asanlib_OBJECTS  := $(patsubst %,build/asanlib/obj/%.o,$(basename $(wildcard src/*/*.c)))
 
 build/t/bats/reports: build/asan/libhakmem-asan.a

@@ -9,7 +9,7 @@ CC_MSAN       ?= clang-19
 msan_CC       := $(CC_MSAN)
 msan_CXX      := $(subst clang,clang++,$(CC_MSAN))
 msan_SWITCHES := HAK_DEBUG=1 HAK_MSAN=1 HAK_TEST=1
-msan_FLAGS    := -O1 -fno-omit-frame-pointer -fsanitize=memory -fsanitize-memory-track-origins -fno-sanitize-recover=all
+msan_FLAGS    := -O1 -fno-omit-frame-pointer -fno-optimize-sibling-calls -fsanitize=memory -fsanitize-memory-track-origins -fno-sanitize-recover=all
 msan_LDFLAGS  := -fsanitize=memory
 msan_ENV      := MSAN_OPTIONS=poison_in_malloc=0:external_symbolizer_path=/usr/bin/llvm-symbolizer-14:poison_in_free=0
 msan_WRAP     :=

@@ -6,7 +6,7 @@
 valgrindlib_CC       := gcc
 valgrindlib_CXX      := g++
 valgrindlib_SWITCHES := HAK_VALGRIND=1
-valgrindlib_FLAGS    := -O1 -fno-omit-frame-pointer
+valgrindlib_FLAGS    := -O1 -fno-omit-frame-pointer -fno-optimize-sibling-calls
 valgrindlib_OBJECTS  := $(patsubst %,build/valgrindlib/obj/%.o,$(basename $(wildcard src/*/*.c)) $(wildcard src/*/*.cc))
 
 build/t/bats/reports: build/valgrind/libhakmem-valgrind.so

@@ -386,7 +386,7 @@ static void msan_reports_tell_where_the_block_came_from(void **state) {
     need(HAK_MSAN);
     names_wanted = true;
     is_reported("read_a_recycled_block", 24, "MemorySanitizer: use-of-uninitialized-value",
-                "Memory was marked as uninitialized", " in hak_alloc ");
+                "Memory was marked as uninitialized", " in hak_malloc ");
     names_wanted = false;
 }
 

@@ -31,7 +31,9 @@ HAK_HOT void *hak_malloc(size_t size) {
     return ptr;
 }
 HAK_LIBC_NAME(malloc, hak_malloc);
+#if !HAK_TEST /* there it would only be a second name in the tools' reports */
 extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
+#endif
 
 static HAK_NOINLINE void free_slow(void *ptr) { hak_release(ptr, "free"); }
 
