@@ -12,8 +12,13 @@
 
 #include "base/sys.h"
 #include "hakmem.h"
+#include "pages/meta.h"
+#include "pages/pages.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
@@ -29,8 +34,11 @@ static struct weather {
     size_t left_bytes;
 } weather;
 
+/* Which calls have failed in this input, as bits. */
+static unsigned failed;
+
 /* The checked build gives up the address space of a block whose guard page cannot be made accessible again. */
-static bool guard_stuck;
+static bool guard_stuck(void) { return HAK_CHECKED && (failed >> HAK_SYS_PROTECT & 1) != 0; }
 
 static bool over_limit(enum hak_sys_call call, size_t bytes) {
     if (!weather.limited || (call != HAK_SYS_MAP && call != HAK_SYS_REMAP)) return false;
@@ -54,7 +62,7 @@ static bool is_bad(enum hak_sys_call call, size_t bytes) {
 
 static int fail(enum hak_sys_call call, size_t bytes) {
     bool bad = is_bad(call, bytes);
-    if (bad && call == HAK_SYS_PROTECT) guard_stuck = true;
+    if (bad) failed |= 1U << call;
     return bad ? ENOMEM : 0;
 }
 
@@ -89,6 +97,34 @@ static void try_again(struct fuzz_run *run) {
     hak_free(ptr);
 }
 
+/* ---- address space ----------------------------------------------------------------------------------------------- */
+
+/* The tools map and unmap for themselves. */
+#define EXACT_ADDRESS_SPACE (!HAK_ASAN && !HAK_TSAN && !HAK_MSAN && !HAK_VALGRIND)
+#define OTHERS_BYTES ((int64_t)1 << 20) /* of the C library */
+
+/* What the process has mapped, and hakmem does not know of. */
+static int64_t unaccounted_bytes(void) {
+    char text[64] = "";
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    if (n <= 0) return 0;
+    struct hak_pages_stats pages = hak_pages_stats();
+    return (int64_t)strtoll(text, NULL, 10) * (int64_t)hak_sys_page_bytes() -
+           (int64_t)(pages.mapped_bytes + pages.retained_bytes + hak_meta_mapped_bytes());
+}
+
+/* What munmap refuses is remembered, unless there is no memory for that; a refused move loses its target. */
+static void check_address_space(const struct fuzz_run *run, int64_t before) {
+    unsigned may_lose = 1U << HAK_SYS_MAP | 1U << HAK_SYS_REMAP | (HAK_CHECKED ? 1U << HAK_SYS_PROTECT : 0);
+    if (!EXACT_ADDRESS_SPACE || (failed & may_lose) != 0) return;
+    int64_t lost = unaccounted_bytes() - before;
+    if (lost > OTHERS_BYTES)
+        fuzz_fail(&(struct fuzz_at){.input = run->input, .index = run->input->count},
+                  "%lld bytes of address space are lost", (long long)lost);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static struct fuzz_model *model;
     struct fuzz_input input;
@@ -96,12 +132,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct fuzz_run run = {.single = true, .may_fail = true, .control = control, .model = model};
     fuzz_run_begin(&run, &input);
     model = run.model;
-    guard_stuck = false;
+    failed = 0;
+    int64_t before = unaccounted_bytes();
     hak_sys_set_fault_for_test(fail);
     struct fuzz_at at = {.input = &input};
     for (; at.index < input.count; at.index++) fuzz_apply(&run, &at);
     try_again(&run);
-    run.may_lose = HAK_CHECKED && guard_stuck;
+    run.may_lose = guard_stuck();
     fuzz_run_end(&run);
+    check_address_space(&run, before);
     return 0;
 }

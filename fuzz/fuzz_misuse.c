@@ -73,7 +73,8 @@ struct trace {
     uintptr_t pointer;
     const char *text; /* of the kind, for LINE */
     bool or_segv;     /* a guard page may be faster */
-    bool done;        /* the misuse returned */
+    bool at_once;     /* within the call, not at the flush */
+    bool done;        /* the call returned */
     struct fuzz_counters counters;
 };
 static struct trace *trace;
@@ -100,15 +101,16 @@ struct plan {
     bool by_thread;
 };
 
+static bool is_small(const struct plan *plan) { return plan->block.layer <= HAK_LAYER_MID; }
+
 static void expect(const struct plan *plan, enum due due, const void *pointer, const char *text) {
     trace->kind = plan->kind;
     trace->due = due;
     trace->pointer = (uintptr_t)pointer;
     trace->text = text;
+    trace->at_once = HAK_EXACT || !is_small(plan);
     fuzz_counters_save(&trace->counters);
 }
-
-static bool is_small(const struct plan *plan) { return plan->block.layer <= HAK_LAYER_MID; }
 
 static void *free_pointer(void *pointer) {
     hak_free(pointer);
@@ -142,6 +144,7 @@ static void plant_double_free(const struct plan *plan) {
     if (fuzz_model_is_start(plan->run->model, plan->block.ptr)) return; /* handed out again: an ordinary free */
     bool near = plan->distance == 0;
     expect(plan, near ? LINE : ANY_LINE, plan->block.ptr, "double free");
+    if (near && !plan->by_thread) trace->at_once = true; /* the last one freed lies on top */
     free_wrongly(plan, plan->block.ptr);
 }
 
@@ -344,7 +347,7 @@ static bool is_as_due(const struct ending *ending) {
         return ending->status == 0 && ending->text[0] == '\0';
     case LINE:
         if (trace->or_segv && WIFSIGNALED(ending->status) && WTERMSIG(ending->status) == SIGSEGV) return true;
-        return is_reported(ending, trace->text) && (!HAK_CHECKED || !trace->done);
+        return is_reported(ending, trace->text) && !(trace->at_once && trace->done);
     case ANY_LINE:
         return is_reported(ending, NULL) || is_ignored(ending);
     case FOREIGN_LINE:
