@@ -211,7 +211,7 @@ SCENE(a_big_block, .prepare = nothing, .act = big_block, .stride = 17)
 SCENE(a_big_block_that_grows, .prepare = nothing, .act = grow_big_block, .stride = 31)
 SCENE(a_purge, .prepare = some_remote_frees, .act = purge, .stride = 61)
 SCENE(the_end_of_a_thread, .prepare = some_remote_frees, .act = nothing, .stride = 61, .moment = AT_EXIT)
-SCENE(a_block_after_the_end, .prepare = nothing, .act = tiny_block, .stride = 13, .moment = AFTER_EXIT)
+SCENE(a_block_after_the_end, .prepare = nothing, .act = tiny_block, .stride = 7, .moment = AFTER_EXIT)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

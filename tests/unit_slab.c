@@ -47,6 +47,20 @@ static void a_fresh_slab_of_each_class_has_exactly_its_blocks_free(void **state)
         }
 }
 
+static void the_rest_behind_the_last_block_is_none(void **state) {
+    (void)state;
+    unsigned with_a_rest = 0;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        struct hak_slab *slab = take_slab(c);
+        size_t used = (size_t)slab->blocks * slab->block_bytes;
+        assert_int_equal(hak_slab_index(slab, slab->base + used - slab->block_bytes), slab->blocks - 1);
+        with_a_rest += used < slab->slabs * GRANULE;
+        assert_int_equal(hak_slab_index(slab, slab->base + used), HAK_NO_BLOCK);
+        hak_slab_give(slab);
+    }
+    assert_in_range(with_a_rest, 1, HAK_CLASS_COUNT - 1);
+}
+
 static struct slab_model model;
 
 /* `steps` operations of random kinds from `first` on. */
@@ -300,6 +314,7 @@ int main(void) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, empty_pool, empty_pool)
     const struct CMUnitTest tests[] = {
         TEST(a_fresh_slab_of_each_class_has_exactly_its_blocks_free),
+        TEST(the_rest_behind_the_last_block_is_none),
         TEST(slabs_and_superslabs_do_as_their_model_does),
         TEST(so_they_do_where_nothing_is_given_back),
         TEST(another_owner_is_in_the_map_for_every_granule),

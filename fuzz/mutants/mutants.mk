@@ -1,11 +1,11 @@
 # Planted defects: fuzz/mutants/run.sh does it all; here is what it needs to know of the build.
 
-# Which (letters in the name), how many at a time, and the seconds that one may take in all its checks.
+# Which (a regular expression for the name), how many at a time, and the seconds that one may take in all its checks.
 MUTANT        ?=
 MUTANT_JOBS   ?= 1
 MUTANT_BUDGET ?= 900
 
-mutants:        ## plant each defect of fuzz/mutants in a copy of the source: which check finds it, how fast; MUTANT=LETTERS
+mutants:        ## plant each defect of fuzz/mutants in a copy of the source: which check finds it, how fast; MUTANT=REGEX
 	@ci/deps.sh test
 	@MUTANT='$(MUTANT)' MUTANT_JOBS='$(MUTANT_JOBS)' MUTANT_BUDGET='$(MUTANT_BUDGET)' nice fuzz/mutants/run.sh
 

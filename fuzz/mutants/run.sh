@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Plants the defects of fuzz/mutants/*.patch one at a time in a copy of the source, and finds out which check kills each:
 # first the one that the patch names, then those of fuzz/mutants/stages, up to the first that fails.
-#   run.sh           the campaign. MUTANT: letters in the names of those to plant; MUTANT_JOBS: how many at a time;
-#                    MUTANT_BUDGET: seconds that one may take. Fails if fewer than 95 % are killed.
+#   run.sh           the campaign. MUTANT: a regular expression for the names of those to plant; MUTANT_JOBS: how many at
+#                    a time; MUTANT_BUDGET: seconds that one may take. Fails if fewer than 95 % are killed.
 #   run.sh --check   only whether each patch applies, and names a check that exists
 # All happens in build/mutants: origin is the source as it is, in which every check must pass before its verdict on a
 # defect counts; tree-N is a copy of it in which a defect is planted, built anew only where that makes a difference. After
@@ -200,10 +200,10 @@ esac
 
 patches=()
 for patch in "$here"/*.patch; do
-    if [[ $(name_of "$patch") == *${MUTANT:-}* ]]; then patches+=("$patch"); fi
+    if [[ $(name_of "$patch") =~ ${MUTANT:-} ]]; then patches+=("$patch"); fi
 done
 if [ ${#patches[@]} -eq 0 ]; then
-    echo "no planted defect has '$MUTANT' in its name" >&2
+    echo "no planted defect has a name like '$MUTANT'" >&2
     exit 2
 fi
 prepare
