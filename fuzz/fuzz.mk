@@ -64,12 +64,15 @@ FUZZ_TIME ?= 60
 ENGINE    ?= libfuzzer
 SANITIZER ?= asan
 FUZZ_CONFIG := $(if $(filter tsan,$(SANITIZER)),fuzztsan,fuzz)
-FUZZ_CHOSEN := $(if $(TARGET),$(filter $(TARGET),$(FUZZ_TARGETS)),$(FUZZ_TARGETS))
+# fuzz_schedule is built by fuzz/sched/sched.mk, for ASan only: fibers are nothing for TSan.
+FUZZ_ALL    := $(FUZZ_TARGETS) $(if $(filter fuzz,$(FUZZ_CONFIG)),fuzz_schedule)
+FUZZ_CHOSEN := $(if $(TARGET),$(filter $(TARGET),$(FUZZ_ALL)),$(FUZZ_ALL))
 
 fuzz: fuzz-$(ENGINE)  ## fuzz all targets, FUZZ_TIME=60 seconds each; TARGET=, ENGINE=libfuzzer|afl, SANITIZER=asan|tsan
 
 fuzz-libfuzzer: $(FUZZ_CHOSEN:%=build/$(FUZZ_CONFIG)/fuzz/%) build/debug/fuzz/show
-	@FUZZ_TIME='$(FUZZ_TIME)' CONFIG=$(FUZZ_CONFIG) ENVIRONMENT='$($(FUZZ_CONFIG)_ENV)' fuzz/run.sh $(FUZZ_CHOSEN)
+	@$(if $(FUZZ_CHOSEN),,echo "no fuzz target is called '$(TARGET)'; there are: $(FUZZ_ALL)" >&2; exit 2;) \
+	FUZZ_TIME='$(FUZZ_TIME)' CONFIG=$(FUZZ_CONFIG) ENVIRONMENT='$($(FUZZ_CONFIG)_ENV)' fuzz/run.sh $(FUZZ_CHOSEN)
 
 fuzz-build: $(foreach t,$(FUZZ_TARGETS),$(foreach c,$(call replayed_in,$(t)) $(ENGINE_CONFIGS),build/$(c)/fuzz/$(t))) build/debug/fuzz/show
 

@@ -44,6 +44,10 @@ endef
 $(foreach c,sched schedasan schedtsan,$(eval $(call sched_fuzz,$(c),ops model apply driver)))
 $(eval $(call sched_fuzz,schedfuzz,ops model apply mutate,-fsanitize=fuzzer))
 
+# Where `make fuzz` looks for it.
+build/fuzz/fuzz/fuzz_schedule: build/schedfuzz/fuzz/fuzz_schedule
+	@mkdir -p $(@D) && ln -sf ../../../$< $@
+
 # ---- tests: what `make test` runs in a few seconds, and `make sched-test` in some minutes -----------------------------
 
 # $(call sched_script,CONFIG,NAME,ARGUMENTS)
