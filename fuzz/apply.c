@@ -398,7 +398,9 @@ static void wrong_stats(const struct step *s) {
 }
 
 static void short_stats(const struct step *s) {
-    struct hak_stats stats = {.version = HAK_STATS_VERSION, .size = 8 + s->op.size % (sizeof stats - 8)};
+    struct hak_stats stats = {.version = HAK_STATS_VERSION};
+    size_t head = offsetof(struct hak_stats, layer), last = offsetof(struct hak_stats, foreign_frees);
+    stats.size = (uint32_t)(head + s->op.size % (last - head + 1));
     stats.foreign_frees = UINT64_MAX;
     if (hak_stats_get(&stats) != 0 || stats.foreign_frees != UINT64_MAX)
         fuzz_fail(s->at, "writes behind the size %u that was given", stats.size);

@@ -38,32 +38,11 @@ watch() {
         END { print runs + 0, rate + 0, cov + 0, corpus + 0 >figures; if (tty) printf "\r%110s\r", "" >"/dev/stderr" }'
 }
 
-# What a log says was wrong, as part of a file name.
-what_of() {
-    grep -m1 -hoE 'fuzz: operation .*|assertion failed: .* at|AddressSanitizer: [a-zA-Z-]+|ThreadSanitizer: [a-z ]+|MemorySanitizer: [a-z-]+|runtime error: .*|hakmem\[[^]]*\]: .*|libFuzzer: [a-z-]+' "$1" |
-        sed -E 's/^fuzz: operation [0-9]+ of [0-9]+, (t[0-9]: [^:]*: |at the end: )?//; s/^hakmem\[[^]]*\]: //; s/0x[0-9a-f]+//g' |
-        tr '[:upper:]' '[:lower:]' | tr -cs '[:lower:]' '-' | cut -c1-48 | sed 's/^-*//; s/-*$//'
-}
-
 # save TARGET ARTIFACT LOG: minimises, names and keeps a finding.
 save() {
-    local target=$1 artifact=$2 log=$3 name n=1 small
-    small=$logs/minimised
-    rm -f "$small"
-    env "${environment[@]}" "build/$CONFIG/fuzz/$target" -minimize_crash=1 -max_total_time="$MINIMISE_TIME" \
-        -exact_artifact_path="$small" "$artifact" >"$log.minimise" 2>&1 || true
-    [ -s "$small" ] || cp "$artifact" "$small"
-    name=regress-$(what_of "$log")
-    [ "$name" != regress- ] || name=regress-unknown
-    mkdir -p "corpus/$target"
-    if cmp -s "$small" "corpus/$target/$name"; then return; fi
-    while [ -e "corpus/$target/$name" ]; do
-        n=$((n + 1))
-        name=${name%-[0-9]*}-$n
-    done
-    cp "$small" "corpus/$target/$name"
-    echo "$target: $name" >>"$findings"
-    echo "    env ${environment[*]} build/$CONFIG/fuzz/$target corpus/$target/$name" >>"$findings"
+    local target=$1 command=(env "${environment[@]}" "build/$CONFIG/fuzz/$1") saved
+    saved=$(fuzz/minimise.py "$2" "$3" "corpus/$target" "${command[@]}")
+    if [ -n "$saved" ]; then printf '%s:\n    %s %s\n' "$saved" "${command[*]}" "$saved" >>"$findings"; fi
 }
 
 # Goes on after a finding, as often as FINDINGS_MAX allows.
