@@ -3,7 +3,7 @@
 coverage-asan_CC       := clang-14
 coverage-asan_CXX      := clang++-14
 coverage-asan_SWITCHES := HAK_DEBUG=1 HAK_ASAN=1 HAK_TEST=1
-coverage-asan_FLAGS     = $(call coverage_counters,coverage-asan) -fsanitize=address
+coverage-asan_FLAGS     = $(call coverage_counters,coverage-asan) -O1 -fno-optimize-sibling-calls -fsanitize=address
 coverage-asan_LDFLAGS  := -fprofile-instr-generate -fsanitize=address
 coverage-asan_ENV       = $(asan_ENV)
 coverage-asan_WRAP     :=
