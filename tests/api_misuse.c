@@ -19,6 +19,9 @@ static unsigned char *block_of(size_t bytes) {
 
 static void write_past_the_end(size_t bytes) { ((volatile unsigned char *)block_of(bytes))[bytes] = 1; }
 
+/* Into a block of the same slab that was never served. */
+static void write_far_past_the_end(size_t bytes) { ((volatile unsigned char *)block_of(bytes))[2 * bytes + 40] = 1; }
+
 static void write_past_the_end_of_a_recycled_block(size_t bytes) {
     hak_free(block_of(bytes + bytes / 16)); /* of the same class, but longer */
     write_past_the_end(bytes);
@@ -224,6 +227,7 @@ static const struct mistake {
 #define MISTAKE(function)                                                                                              \
     { #function, function }
     MISTAKE(write_past_the_end),
+    MISTAKE(write_far_past_the_end),
     MISTAKE(write_past_the_end_of_a_recycled_block),
     MISTAKE(read_before_the_start),
     MISTAKE(read_after_free),
@@ -347,6 +351,9 @@ static void asan_reports_accesses_outside_a_block(void **state) {
     for (size_t bytes = 1; bytes <= 33; bytes++) is_reported("write_past_the_end", bytes, kind, "WRITE of size 1 at");
     at_each_size("write_past_the_end", kind, " is 0 bytes after a block of ");
     at_each_size("write_past_the_end_of_a_recycled_block", kind);
+    is_reported("write_far_past_the_end", 24, kind, " bytes after a block of 24 bytes");
+    is_reported("write_far_past_the_end", 1000, kind);
+    is_reported("write_far_past_the_end", 5000, kind);
     is_reported("read_before_the_start", 24, kind, " is 1 bytes before a block of 24 bytes");
     is_reported("read_before_the_start", 5000, kind, " is 1 bytes before a block of 5000 bytes");
 }

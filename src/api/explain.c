@@ -11,6 +11,8 @@
 #include "stores/slab.h"
 
 #define STDERR 2
+/* So many blocks are looked at for one that was served. */
+#define NEIGHBOURS 64
 
 /* As the last bytes of a block they are poisoned, so only functions without instrumentation may touch them. */
 struct history {
@@ -97,21 +99,26 @@ static void print_block(const char *ptr, const char *start, const struct history
     print_part(history->freed != 0 ? "previously allocated here:" : "allocated here:", history->allocated);
 }
 
-/* Of an address in the slack between two blocks, the block that is nearer. */
+/* Reads the history of the block at `start`. False: it never had one. What is left there of an earlier block of another
+ * size, or was purged, is no history of this one. */
+static bool has_history(const char *start, struct history *history) {
+    size_t given = hak_guard_given(start);
+    if (given < HAK_EXACT_SLACK) return false;
+    *history = read_history(history_of((void *)(uintptr_t)start, given));
+    return history->allocated != 0 && hak_trace_is_known(history->allocated) && hak_trace_is_known(history->freed) &&
+           history->size <= given - HAK_EXACT_SLACK;
+}
+
+/* Of an address in the slack between two blocks, the block that is nearer; in memory that was never served, a block
+ * before it. */
 static void explain(const void *ptr) {
     const char *at = ptr, *start = start_of(ptr);
-    if (start == NULL) return;
-    size_t given = hak_guard_given(start);
-    struct history history = read_history(history_of((void *)(uintptr_t)start, given));
-    const char *end = start + history.size, *next = start_of(start + given);
-    if (at >= end && next == start + given && next - at <= at - end) {
-        struct history behind = read_history(history_of((void *)(uintptr_t)next, hak_guard_given(next)));
-        if (behind.allocated != 0) {
-            print_block(at, next, &behind);
-            return;
-        }
-    }
-    if (history.allocated != 0) print_block(at, start, &history);
+    struct history history, behind;
+    for (int i = 0; i < NEIGHBOURS && start != NULL && !has_history(start, &history); i++) start = start_of(start - 1);
+    if (start == NULL || !has_history(start, &history)) return;
+    const char *end = start + history.size, *next = start_of(start + hak_guard_given(start));
+    if (next > at && at >= end && next - at <= at - end && has_history(next, &behind)) print_block(at, next, &behind);
+    else print_block(at, start, &history);
 }
 
 /* After the line about a misuse, which names no place. */

@@ -118,8 +118,10 @@ static uint32_t first_frame(const struct trace *trace) {
     return first;
 }
 
+bool hak_trace_is_known(uint32_t number) { return number <= CHUNKS * CHUNK_TRACES && number <= hak_load_rlx(&count); }
+
 void hak_trace_print(uint32_t number) {
-    if (number == 0 || number > CHUNKS * CHUNK_TRACES || number > hak_load_rlx(&count)) return;
+    if (number == 0 || !hak_trace_is_known(number)) return;
     const struct trace *trace = trace_at(number);
     uint32_t first = first_frame(trace);
     for (uint32_t i = first; i < trace->frames; i++) {

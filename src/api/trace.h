@@ -7,6 +7,8 @@
 
 /* The number of the caller's stack; 0: there is no room for more. Numbers are never reused. */
 uint32_t hak_trace_here(void);
+/* Whether it is a number that hak_trace_here() has returned, or may have. */
+bool hak_trace_is_known(uint32_t number);
 /* Prints a stack on stderr, a line per frame, from the public function on. */
 void hak_trace_print(uint32_t number);
 
