@@ -40,7 +40,7 @@ fault-test: $(FAULT_TESTS) $(SUPPORT_BIN) $(LIBS)  ## every call of the system r
 
 # ---- the report ----------------------------------------------------------------------------------------------------
 
-proof:          ## docs/PROOF.md from what coverage, mutants, nightly and short runs have left in build/
+proof: nightly-build build/t/release/blackbox_os_calls  ## docs/PROOF.md: figures from coverage, mutants, nightly, and short runs of the rest
 	@tools/proof.sh
 
 .PHONY: nightly nightly-legs nightly-soak nightly-build nightly-test fault-test proof
