@@ -246,6 +246,7 @@ static struct api_child run(const struct os_plan *plan) {
     os_page->plan = *plan;
     atomic_store(&os_page->phase, OS_START);
     atomic_store(&os_page->failed, 0);
+    atomic_store(&os_page->reached, 0);
     atomic_store(&os_page->ends, false);
     return api_run_child(run_again, NULL);
 }
@@ -269,25 +270,34 @@ static const struct {
     {ENOMEM, "ENOMEM", NULL},  {EINVAL, "EINVAL", NULL}, {EAGAIN, "EAGAIN", NULL}, {EFAULT, "EFAULT", "mremap"},
     {EINTR, "EINTR", "write"}, {0, "0", "write"},        {0, "0", "read"},         {EINTR, "EINTR", "futex wait"}};
 
-static void refuse(const struct os_site *site, size_t with, bool lasts) {
-    struct os_plan plan = {.place = atomic_load(&site->place), .error = errors[with].error, .lasts = lasts};
+/* The calls that are refused: one, all, all from the fourth on. */
+enum extent { ONE, ALL, LATER };
+
+static void refuse(const struct os_site *site, size_t with, enum extent extent) {
+    struct os_plan plan = {.place = atomic_load(&site->place), .error = errors[with].error};
+    plan.lasts = extent != ONE;
+    plan.spared = extent == LATER ? 3 : 0;
     plan.spares_start = is(site, "mmap"); /* without memory no program starts */
     struct api_child child = run(&plan);
-    if (child.status != 0 || atomic_load(&os_page->failed) == 0)
+    if (child.status != 0 || (atomic_load(&os_page->failed) == 0 && extent != LATER))
         fail_msg("%s from 0x%lx, %s%s: wait status 0x%x, %u refused, %s", site->function, (unsigned long)plan.place,
-                 errors[with].name, lasts ? " every time" : "", (unsigned)child.status, atomic_load(&os_page->failed),
-                 child.text);
+                 errors[with].name,
+                 extent == ALL     ? " every time"
+                 : extent == LATER ? " from the fourth on"
+                                   : "",
+                 (unsigned)child.status, atomic_load(&os_page->failed), child.text);
 }
 
-/* The first error comes once and every time, the others every time: hakmem looks at none of them but EFAULT. */
+/* The first error comes once, late and every time, the others every time: hakmem looks at none of them but EFAULT. */
 static void refuse_with_all(const struct os_site *site, const char *caller, const char *source) {
     uint32_t before = atomic_load(&os_page->without_memory);
     printf("# %-20s %-22s %-16s", site->function, caller, source);
     for (size_t i = 0; i < API_COUNT(errors); i++) {
         if (errors[i].only != NULL && !is(site, errors[i].only)) continue;
         bool may_last = errors[i].error != EINTR || !is(site, "write"); /* it is tried again and again */
-        if (i == 0 || !may_last) refuse(site, i, false);
-        if (may_last) refuse(site, i, true);
+        if (i == 0 || !may_last) refuse(site, i, ONE);
+        if (i == 0) refuse(site, i, LATER);
+        if (may_last) refuse(site, i, ALL);
         printf(" %s", errors[i].name);
     }
     printf("; %u requests answered with NULL\n", atomic_load(&os_page->without_memory) - before);

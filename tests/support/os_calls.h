@@ -39,17 +39,18 @@ struct os_site {
 struct os_plan {
     uint64_t place; /* 0: refuse nothing */
     bool spares_start;
-    int error;  /* 0: the call says that it did nothing, as at the end of a file */
-    bool lasts; /* else only the first call is refused */
+    uint32_t spared; /* so many calls succeed first */
+    int error;       /* 0: the call says that it did nothing, as at the end of a file */
+    bool lasts;      /* else only the first call is refused */
 };
 
 struct os_page {
     pid_t parent; /* it is refused nothing */
     struct os_plan plan;
     _Atomic int phase;
-    _Atomic uint32_t failed;         /* calls that were refused */
-    _Atomic uint32_t without_memory; /* requests that were answered with NULL */
-    _Atomic bool ends;               /* pthread_key_delete() was called */
+    _Atomic uint32_t reached, failed; /* calls from the place; those of them that were refused */
+    _Atomic uint32_t without_memory;  /* requests that were answered with NULL */
+    _Atomic bool ends;                /* pthread_key_delete() was called */
     struct os_site sites[OS_CALLS_SITES];
 };
 
@@ -116,7 +117,9 @@ static bool os_refused(const char *function, const void *address, int *error) {
     int phase = atomic_load(&page->phase);
     if (page->plan.place != place || phase == OS_RECOVERY || (phase == OS_START && page->plan.spares_start))
         return false;
-    if (atomic_fetch_add(&page->failed, 1) > 0 && !page->plan.lasts) return false;
+    uint32_t n = atomic_fetch_add(&page->reached, 1);
+    if (n < page->plan.spared || (n > page->plan.spared && !page->plan.lasts)) return false;
+    atomic_fetch_add(&page->failed, 1);
     *error = page->plan.error;
     return true;
 }
