@@ -68,6 +68,14 @@ sys.exit(max(child.wait() for child in children))' 2>"$dir/err"
     done
 }
 
+@test "HAKMEM_STATS_FILE may be a pipe" {
+    mkfifo "$dir/pipe"
+    timeout 20 cat "$dir/pipe" >"$dir/lines" 3>&- &
+    timeout 20 env HAKMEM_STATS_FILE="$dir/pipe" LD_PRELOAD="$lib" sort /dev/null
+    wait $!
+    [ "$(jq -r .program "$dir/lines")" = sort ]
+}
+
 @test "HAKMEM_STATS_START=1 adds a line for each start, by exec and by fork" {
     HAKMEM_STATS_START=1 HAKMEM_STATS_FILE=$dir/lines LD_PRELOAD=$lib /usr/bin/python3 -c '
 import os

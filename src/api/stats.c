@@ -344,10 +344,8 @@ void hak_stats_in_child(void) {
 
 /* That a file cannot be written is told before the program runs: many close stderr in their exit handlers. */
 static void start_file(const char *path) {
-    int fd = hak_sys_open_append(path);
-    complained = fd < 0;
+    complained = !hak_sys_can_append(path);
     if (complained) complain(path);
-    else hak_sys_close(fd);
     tell_start(path, "exec");
 }
 

@@ -52,6 +52,8 @@ HAK_INLINE void hak_sys_relax(void) {
 int hak_sys_write(int fd, const char *text, size_t bytes);
 /* Opens `path` for appending, creating it; -1 on failure. */
 int hak_sys_open_append(const char *path);
+/* Whether that will work. Creates a file, but opens no pipe: that would wait for its reader, and then send it away. */
+bool hak_sys_can_append(const char *path);
 void hak_sys_close(int fd);
 /* A second descriptor for the same file, out of the way of the program's own and closed by exec; -1 on failure. */
 int hak_sys_duplicate(int fd);

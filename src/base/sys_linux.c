@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -175,6 +176,21 @@ int hak_sys_open_append(const char *path) {
     allow_cancellation(cancel);
     errno = saved;
     return fd;
+}
+
+bool hak_sys_can_append(const char *path) {
+    struct stat file;
+    int saved = errno;
+    bool can;
+    if (stat(path, &file) == 0 && !S_ISREG(file.st_mode)) {
+        can = !S_ISDIR(file.st_mode) && access(path, W_OK) == 0;
+    } else {
+        int fd = hak_sys_open_append(path);
+        can = fd >= 0;
+        if (can) hak_sys_close(fd);
+    }
+    errno = saved;
+    return can;
 }
 
 int hak_sys_duplicate(int fd) {
