@@ -108,6 +108,22 @@ void nothrow_failure_returns_null(void **) {
     }
 }
 
+/* No alignment that is no power of two can be met, and no handler can help: none is asked. */
+void an_alignment_that_is_none_is_no_memory(void **) {
+    const Form crooked[] = {
+        [](std::size_t n) { return opaque(operator new(n, opaque(std::align_val_t(24)))); },
+        [](std::size_t n) { return opaque(operator new[](n, opaque(std::align_val_t(24)))); },
+    };
+    const Form crooked_nothrow[] = {
+        [](std::size_t n) { return opaque(operator new(n, opaque(std::align_val_t(24)), std::nothrow)); },
+        [](std::size_t n) { return opaque(operator new[](n, opaque(std::align_val_t(24)), std::nothrow)); },
+    };
+    std::set_new_handler([] { abort(); });
+    for (Form form : crooked) must_be(outcome(form, 100), typeid(std::bad_alloc).name(), 100);
+    for (Form form : crooked_nothrow) must_be(outcome(form, 100), "null", 100);
+    std::set_new_handler(nullptr);
+}
+
 void handler_that_gives_up_after_five() {
     if (++handler_calls == 5) {
         std::set_new_handler(nullptr);
@@ -312,6 +328,7 @@ int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failure_without_a_handler_throws_bad_alloc),
         cmocka_unit_test(nothrow_failure_returns_null),
+        cmocka_unit_test(an_alignment_that_is_none_is_no_memory),
         cmocka_unit_test(handler_is_called_until_it_gives_up),
         cmocka_unit_test(exception_of_the_handler_arrives_with_its_type),
         cmocka_unit_test(nothrow_swallows_the_exception_of_the_handler),
