@@ -1,6 +1,7 @@
 /* The statistics: what the figures are, and in how many writes and which form they come out. */
 #include "api/stats.h"
 #include "base/options.h"
+#include "front/heap.h"
 #include "hakmem.h"
 
 #include <setjmp.h>
@@ -9,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -257,6 +259,23 @@ static void text_is_one_write_per_line_each_with_the_head(void **state) {
                            "  served_blocks   purged_bytes\n"));
 }
 
+static void a_figure_wider_than_its_column_stays_whole(void **state) {
+    (void)state;
+    static struct written out;
+    const uint64_t petabyte = UINT64_C(1000000000000000);
+    char *block = hak_malloc(100);
+    hak_add_rlx(&hak_tls_heap->served_bytes[0], petabyte);
+    uint64_t served = stats_now().layer[HAK_LAYER_TINY].served_bytes;
+    char expected[64];
+    print_stats(HAK_FORMAT_TEXT, &out);
+    snprintf(expected, sizeof expected, " %" PRIu64 " ", served);
+    assert_true(served > petabyte);
+    assert_non_null(strstr(out.text, expected));
+    assert_null(strstr(out.text, "  1000")); /* one space before it */
+    hak_sub_rlx(&hak_tls_heap->served_bytes[0], petabyte);
+    hak_free(block);
+}
+
 static void a_failed_write_is_reported(void **state) {
     (void)state;
     int full = open("/dev/full", O_WRONLY);
@@ -306,6 +325,9 @@ static bool print_beside_a_hanging_thread(useconds_t wait_us) {
     print_stats(HAK_FORMAT_JSON, &out);
     expected_json(expected, sizeof expected, &now, program_invocation_short_name);
     assert_string_equal(out.text, expected);
+    int full = open("/dev/full", O_WRONLY);
+    assert_int_equal(hak_stats_print(full, HAK_FORMAT_JSON), ENOSPC); /* of its pieces only the first is tried */
+    close(full);
     drain_up_to_newline(ends[0]);
     pthread_join(thread, NULL);
     close(ends[0]);
@@ -444,6 +466,7 @@ int main(void) {
         cmocka_unit_test(json_is_one_line_in_one_write),
         cmocka_unit_test(a_strange_program_name_makes_valid_json),
         cmocka_unit_test(text_is_one_write_per_line_each_with_the_head),
+        cmocka_unit_test(a_figure_wider_than_its_column_stays_whole),
         cmocka_unit_test(a_failed_write_is_reported),
         cmocka_unit_test(another_thread_that_hangs_while_printing_does_not_hang_us),
         cmocka_unit_test(at_exit_the_options_decide_what_is_printed),
