@@ -103,8 +103,7 @@ static void sum_up_in_json(const uint8_t *data, size_t bytes) {
 /* What hakmem writes can be read, whatever name the program gives itself. */
 static void write_and_read(const uint8_t *data, size_t bytes) {
     static char line[16384];
-    char path[PATH_MAX], *own_name = program_invocation_short_name, *name = strndup((const char *)data, bytes);
-    expect(name != NULL);
+    char path[PATH_MAX], *own_name = program_invocation_short_name, *name = text_of(data, bytes);
     int fd = make_file(path, "", 0);
     program_invocation_short_name = name;
     expect_equal(hak_stats_print(fd, HAK_FORMAT_JSON), 0);

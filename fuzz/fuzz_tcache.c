@@ -3,7 +3,7 @@
  * The threads are real only where they begin and end: there they make, take over and park a heap. In between they
  * sleep, and this one thread acts for each in turn, on its heap, so that an input does the same at every replay.
  *
- * Eight bytes choose the page size and the options of the bins; then operations of eight bytes each: bits 0-7 kind,
+ * Nine bytes choose the page size and the options of the bins; then operations of eight bytes each: bits 0-7 kind,
  * 8-9 thread, 10-15 class, 16-27 slot of the table, 28-37 blocks of a series. */
 #include "unit.h"
 
@@ -13,6 +13,7 @@
 
 #include "front/remote.h"
 #include "front/tcache.h"
+#include "pages/meta.h"
 #include "stores/superslab.h"
 
 #define THREADS 4
@@ -109,6 +110,41 @@ static void free_series(unsigned slot, unsigned count) {
         if (blocks[(slot + i) % BLOCKS].ptr != NULL) hak_tcache_free(leave((slot + i) % BLOCKS), "free");
 }
 
+/* What a thread without a heap does: blocks come from the shared heap, and go back at once. */
+static void take_shared(unsigned slot, unsigned class) {
+    if (blocks[slot].ptr != NULL) {
+        hak_remote_free_now(leave(slot));
+        return;
+    }
+    char *ptr = hak_heap_shared_alloc(class);
+    if (ptr != NULL) enter(slot, ptr, class);
+    else expect(faults_seen != faults_before);
+}
+
+/* All metadata that there is without asking the system, until it is let go: no bin can be made, no slab recorded. The
+ * rest of a chunk does not grow together again, so this is done only so often. */
+#define METADATA_MOST (16 * HAK_MIB)
+static struct hoard {
+    struct hoard *next;
+    size_t bytes;
+} * hoard;
+
+static void let_go(void) {
+    for (struct hoard *next; hoard != NULL; hoard = next) {
+        next = hoard->next;
+        hak_meta_free(hoard, hoard->bytes);
+    }
+}
+
+static void hoard_metadata(void) {
+    if (hak_meta_mapped_bytes() > METADATA_MOST) return;
+    set_faults(1, true, HAK_SYS_MAP);
+    for (unsigned c = HAK_CLASS_COUNT; c-- > 0;)
+        for (struct hoard *more; (more = hak_meta_alloc(hak_class_bytes(c))) != NULL; hoard = more)
+            *more = (struct hoard){.next = hoard, .bytes = hak_class_bytes(c)};
+    faults_before = faults_seen;
+}
+
 static void pass_time(uint64_t ms) {
     hak_sys_set_now_for_test(now_ms += ms);
     hak_tls_heap->visits = UINT32_MAX; /* the next visit looks at the clock */
@@ -151,6 +187,15 @@ static void compare(bool nothing_on_its_way) {
     expect(hak_superslab_check());
 }
 
+static void expect_threads(void) {
+    struct hak_front_stats stats;
+    uint64_t living = 0;
+    for (unsigned i = 0; i < THREADS; i++) living += threads[i].heap != NULL;
+    hak_front_stats(&stats);
+    expect_equal(stats.threads, living);
+    expect(stats.heaps_parked <= THREADS - living);
+}
+
 /* Everything that is on its way arrives. A parked heap was emptied by who delivered to it. */
 static void settle(void) {
     for (unsigned pass = 0; pass < 2; pass++)
@@ -159,6 +204,8 @@ static void settle(void) {
             if (pass == 0) hak_remote_deliver(hak_tls_heap);
             else hak_remote_collect(hak_tls_heap);
         }
+    hak_heap_shared_flush();
+    expect_threads();
     compare(true);
 }
 
@@ -177,7 +224,8 @@ static void step(uint64_t op) {
         end(t);
         return;
     }
-    if (kind < 96) toggle(slot, class);
+    if (kind < 88) toggle(slot, class);
+    else if (kind < 96) take_shared(slot, class);
     else if (kind < 144) take_series(slot, series, class);
     else if (kind < 200) free_series(slot, series);
     else if (kind < 216) hak_tcache_flush_all(t->heap);
@@ -185,12 +233,15 @@ static void step(uint64_t op) {
     else if (kind < 240) settle();
     else if (kind < 244) hak_slab_purge_all();
     else if (kind < 250) end(t);
+    else if (kind < 252) hoard_metadata();
+    else let_go();
     if (t->heap != NULL) check_heap(t->heap);
     compare(false);
 }
 
 static void choose_options(struct fuzz_bytes *in) {
     unit_begin(in);
+    set_option(PREWARM, FUZZ_CHOOSE(in, 4, 0, 16));
     set_option(TLS_SLOTS_MIN, FUZZ_CHOOSE(in, 16, 1, 2, 100));
     set_option(TLS_SLOTS_MAX, FUZZ_CHOOSE(in, 2048, 100, 200));
     set_option(TLS_CLASS_BYTES, FUZZ_CHOOSE(in, 131072, 0, 4000, 1048576));
@@ -228,12 +279,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct fuzz_bytes in = {.at = data, .end = data + bytes};
     struct hak_heap *own = hak_tls_heap;
     uint64_t op;
-    choose_options(&in);
-    set_option(PREWARM, 0); /* heaps that are taken over between two inputs hold nothing */
+    set_option(PREWARM, 0);
     if (threads[0].heap == NULL) reset();
+    choose_options(&in);
     hak_sys_set_now_for_test(now_ms);
     for (unsigned i = 0; i < FUZZ_UNIT_OPS / 2 && unit_next(&in, &op); i++) step(op);
+    let_go();
     unit_calm();
+    set_option(PREWARM, 0);
     for (unsigned i = 0; i < THREADS; i++)
         if (threads[i].heap == NULL) begin(&threads[i]);
     hak_tls_heap = threads[0].heap;

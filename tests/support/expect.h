@@ -48,6 +48,15 @@ static UNUSED void *hidden(void *ptr) {
     return ptr;
 }
 
+/* The bytes as a text that ends where they do, or at the first NUL; the caller frees it. */
+static UNUSED char *text_of(const void *bytes, size_t length) {
+    char *text = malloc(length + 1);
+    expect(text != NULL);
+    memcpy(text, bytes, length);
+    text[length] = '\0';
+    return text;
+}
+
 static UNUSED bool is_zero(const void *ptr, size_t bytes) {
     const char *at = hidden((void *)(uintptr_t)ptr);
     return bytes == 0 || (at[0] == 0 && memcmp(at, at + 1, bytes - 1) == 0);
