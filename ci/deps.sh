@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a purpose needs: ci/deps.sh run|test|bench
+# Installs the Debian packages that a purpose needs: ci/deps.sh run|test|fuzz|bench
 # Says nothing where nothing is missing. As root, or through sudo without a password, it says what it installs and
 # does; otherwise it prints the one command to type and fails.
 set -eu
@@ -16,9 +16,10 @@ check=(
 case ${1-} in
 run) packages=("${build[@]}" "${programs[@]}") ;;
 test) packages=("${build[@]}" "${programs[@]}" "${check[@]}" "${lint[@]}") ;;
+fuzz) packages=("${build[@]}" "${check[@]}" afl++) ;;
 bench) packages=("${build[@]}" "${programs[@]}" g++ time) ;;
 *)
-    echo "usage: ci/deps.sh run|test|bench" >&2
+    echo "usage: ci/deps.sh run|test|fuzz|bench" >&2
     exit 2
     ;;
 esac

@@ -9,6 +9,7 @@ $(foreach t,$(FUZZ_TARGETS),$(eval $(t)_WITH := $(call fuzz_with,$(t))))
 # Where the corpus is replayed: every target in each of these, as far as the tool can judge it.
 REPLAY_CONFIGS := debug strict asan tsan msan ubsan valgrind
 ENGINE_CONFIGS := fuzz fuzztsan
+AFL_CONFIGS    := afl aflasan aflcmplog
 # Threads and forks are nothing for Memcheck's one thread at a time; what a planted misuse does is nothing for tsan,
 # msan and Memcheck to judge.
 fuzz_misuse_IN := debug strict asan ubsan
@@ -23,16 +24,17 @@ build/$(1)/fuzz/obj/%.o: fuzz/%.c build/$(1)/flags
 	$$(QUIET)$$($(1)_COMPILE_TEST) $$(WARN_C) -Ifuzz -MMD -MP -c -o $$@ $$<
 -include $$(wildcard build/$(1)/fuzz/obj/*.d)
 endef
-$(foreach c,$(REPLAY_CONFIGS) $(ENGINE_CONFIGS),$(eval $(call fuzz_rules,$(c))))
+$(foreach c,$(REPLAY_CONFIGS) $(ENGINE_CONFIGS) $(AFL_CONFIGS),$(eval $(call fuzz_rules,$(c))))
 
 # $(call fuzz_link,CONFIGURATION,TARGET,WITH): `mutate` is for engines only.
 define fuzz_link
 build/$(1)/fuzz/$(2): $(patsubst %,build/$(1)/fuzz/obj/%.o,$(2) $(3)) $$($(1)_OBJ)
-	$$(QUIET)$$($(1)_CXX) $$($(1)_FLAGS) -o $$@ $$^ $$($(1)_LDFLAGS) $$(if $$(filter $(1),$(ENGINE_CONFIGS)),-fsanitize=fuzzer) -pthread
+	$$(QUIET)$$($(1)_CXX) $$($(1)_FLAGS) -o $$@ $$^ $$($(1)_LDFLAGS) $$(if $$(filter $(1),$(ENGINE_CONFIGS) $(AFL_CONFIGS)),-fsanitize=fuzzer) -pthread
 endef
 $(foreach t,$(FUZZ_TARGETS),\
   $(foreach c,$(REPLAY_CONFIGS),$(eval $(call fuzz_link,$(c),$(t),driver $(filter-out mutate,$($(t)_WITH)))))\
-  $(foreach c,$(ENGINE_CONFIGS),$(eval $(call fuzz_link,$(c),$(t),$($(t)_WITH)))))
+  $(foreach c,$(ENGINE_CONFIGS),$(eval $(call fuzz_link,$(c),$(t),$($(t)_WITH))))\
+  $(foreach c,$(AFL_CONFIGS),$(eval $(call fuzz_link,$(c),$(t),$(filter-out mutate,$($(t)_WITH))))))
 
 build/debug/fuzz/show: build/debug/fuzz/obj/show.o build/debug/fuzz/obj/ops.o
 	$(QUIET)gcc -o $@ $^
@@ -74,6 +76,20 @@ fuzz-libfuzzer: $(FUZZ_CHOSEN:%=build/$(FUZZ_CONFIG)/fuzz/%) build/debug/fuzz/sh
 	@$(if $(FUZZ_CHOSEN),,echo "no fuzz target is called '$(TARGET)'; there are: $(FUZZ_ALL)" >&2; exit 2;) \
 	FUZZ_TIME='$(FUZZ_TIME)' CONFIG=$(FUZZ_CONFIG) ENVIRONMENT='$($(FUZZ_CONFIG)_ENV)' fuzz/run.sh $(FUZZ_CHOSEN)
 
+# AFL++ loads the mutator as a library.
+build/afl/fuzz/mutate.so: fuzz/mutate_afl.c fuzz/mutate.c fuzz/ops.c fuzz/ops.h fuzz/fuzz.mk
+	@mkdir -p $(@D)
+	$(QUIET)gcc -shared -fPIC -fvisibility=hidden $(CFLAGS_TEST) $(WARN_C) -O2 -Ifuzz -o $@ $(filter %.c,$^)
+
+# fuzz_schedule has a build of its own.
+AFL_CHOSEN := $(filter-out fuzz_schedule,$(FUZZ_CHOSEN))
+fuzz-afl:       ## fuzz with AFL++: a main and a secondary instance with ASan, persistent; FUZZ_TIME=, TARGET=
+	@ci/deps.sh fuzz
+	@$(MAKE) fuzz-afl-installed
+
+fuzz-afl-installed: $(foreach c,$(AFL_CONFIGS) asan,$(AFL_CHOSEN:%=build/$(c)/fuzz/%)) build/afl/fuzz/mutate.so
+	@FUZZ_TIME='$(FUZZ_TIME)' fuzz/afl.sh $(AFL_CHOSEN)
+
 fuzz-build: $(foreach t,$(FUZZ_TARGETS),$(foreach c,$(call replayed_in,$(t)) $(ENGINE_CONFIGS),build/$(c)/fuzz/$(t))) build/debug/fuzz/show
 
-.PHONY: corpus-test fuzz fuzz-libfuzzer fuzz-build
+.PHONY: corpus-test fuzz fuzz-libfuzzer fuzz-afl fuzz-afl-installed fuzz-build

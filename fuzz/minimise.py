@@ -4,7 +4,7 @@
 COMMAND FILE must fail; LOG is what it said when it was found. Removes operations (or bytes, if the file is not of the
 form of fuzz/ops.h) as long as what is said to be wrong stays the same: libFuzzer's own minimiser takes any failure for the
 same. Saves DIRECTORY/regress-WHAT and prints its name; prints nothing if the same file is there already.
-HAK_MINIMISE_SECONDS (30) bounds the time. A finding that does not come again is saved as it is, as regress-WHAT-flaky."""
+MINIMISE_TIME (20 s) bounds the time. A finding that does not come again is saved as it is, as regress-WHAT-flaky."""
 import os
 import pathlib
 import re
@@ -74,7 +74,7 @@ def place_for(directory, name, data):
 def main():
     file, log, directory, command = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4:]
     data = pathlib.Path(file).read_bytes()
-    deadline = time.monotonic() + float(os.environ.get("HAK_MINIMISE_SECONDS", "30"))
+    deadline = time.monotonic() + float(os.environ.get("MINIMISE_TIME", "20"))
     what = next(filter(None, (complaint(command, data) for _ in range(TRIES))), None)
     if what is None:
         what = (what_of(pathlib.Path(log).read_text(errors="replace")) or "unknown") + "-flaky"

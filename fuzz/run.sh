@@ -41,7 +41,7 @@ watch() {
 # save TARGET ARTIFACT LOG: minimises, names and keeps a finding.
 save() {
     local target=$1 command=(env "${environment[@]}" "build/$CONFIG/fuzz/$1") saved
-    saved=$(fuzz/minimise.py "$2" "$3" "corpus/$target" "${command[@]}")
+    saved=$(MINIMISE_TIME=$MINIMISE_TIME fuzz/minimise.py "$2" "$3" "corpus/$target" "${command[@]}")
     if [ -n "$saved" ]; then printf '%s:\n    %s %s\n' "$saved" "${command[*]}" "$saved" >>"$findings"; fi
 }
 
