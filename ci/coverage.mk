@@ -31,6 +31,13 @@ $(COV)/support/%: $(REL)/tests/support/% $(COV)/support/life_embedded
 	$(QUIET)ln -f $< $@
 COV_SUPPORT := $(SUPPORT:%=$(COV)/support/%)
 
+# Programs with hakmem linked in.
+$(COV)/static/%: tests/support/%.c $(COV)/preload/hakmem.o
+	$(COV_LINK) $(CFLAGS_TEST) -O2 -Iinclude -static -o $@ $^ -pthread
+build/t/coverage-static/%: $(COV)/static/%
+	$(call script,,ci/check.sh "$* linked statically" $<)
+COV_STATIC := build/t/coverage-static/life_linked
+
 COV_ENV = HAK_BUILD="$$PWD/$(COV)/preload" HAK_SUPPORT="$$PWD/$(COV)/support"
 build/t/coverage-release/%: $(REL)/tests/% $(COV)/preload/libhakmem.so
 	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(COV_ENV) HAK_LIB="$$PWD/$(COV)/preload/libhakmem.so" HAK_EXPECT=default,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem.so" $<)
@@ -48,7 +55,7 @@ COV_CORPUS := $(foreach t,$(FUZZ_TARGETS),$(if $(wildcard corpus/$(t)/*),$(COV_W
 COV_BATS  := startup stats dlopen_embedded
 # Too slow where every byte that the checked library looks at is counted.
 COV_SLOW  := build/t/coverage-checked/blackbox_exchange
-COV_TESTS := $(foreach c,$(COV_WHITEBOX),$(call tests_of,$(c))) $(call only,$(COV_CORPUS) $(COV_BATS:%=build/t/coverage-bats/%) \
+COV_TESTS := $(foreach c,$(COV_WHITEBOX),$(call tests_of,$(c))) $(call only,$(COV_CORPUS) $(COV_STATIC) $(COV_BATS:%=build/t/coverage-bats/%) \
              $(filter-out $(COV_SLOW),$(foreach c,$(COVERAGE_PRELOAD),$(BLACKBOX:%=build/t/$(c)/%))))
 
 coverage:       ## lines and branches of src/ that no test executes, each with its reason; HTML in build/coverage/html
