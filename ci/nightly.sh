@@ -63,14 +63,15 @@ status() {
 #   result      seconds executions speed coverage corpus
 #   findings    a line for each, and an indented one with the command that shows it again
 
-# How fast a target is on the inputs of corpus/TARGET, which change rarely: executions per second of processor time.
+# How fast a target is on the inputs of corpus/TARGET, which change rarely: executions per second of processor time; 0 if
+# that cannot be said within the limit.
 speed_of() {
-    local target=$1 binary=$2 files=(corpus/"$1"/*) runs=1 took
-    shift 2
+    local target=$1 binary=$2 limit=$3 files=(corpus/"$1"/*) runs=1 took
+    shift 3
     [ ${#files[@]} -gt 0 ] || { echo 0 && return; }
     [ ${#files[@]} -le 60 ] || files=("${files[@]:0:60}")
     while :; do
-        took=$(env "$@" timeout -k 5 60 /usr/bin/time -o /dev/stdout -f '%U %S' "$binary" -runs="$runs" "${files[@]}" 2>"$logs/$target.speed" |
+        took=$(env "$@" timeout -k 5 "$limit" /usr/bin/time -o /dev/stdout -f '%U %S' "$binary" -runs="$runs" "${files[@]}" 2>"$logs/$target.speed" |
             awk '{ print int(($1 + $2) * 100) }' | tail -n 1) || { echo 0 && return; }
         if [ "$took" -ge 50 ] || [ "$runs" -gt 1000 ]; then break; fi
         runs=$((runs * 4))
@@ -82,34 +83,41 @@ leg_fuzz() {
     local budget=$1 config=$2 target=$3 part=$2-$3 began speed
     shift 3
     began=$(date +%s)
-    speed=$(speed_of "$target" "build/$config/fuzz/$target" "$@")
+    speed=$(speed_of "$target" "build/$config/fuzz/$target" $((budget < 240 ? budget / 4 + 1 : 60)) "$@")
     budget=$((budget - ($(date +%s) - began)))
     FUZZ_TIME=$((budget > 1 ? budget : 1)) CONFIG=$config ENVIRONMENT=$* KEEP=$night/corpus LOGS=$logs/$part \
         fuzz/run.sh "$target" || [ -s "$logs/$part/findings" ] || echo "$part: fuzz/run.sh failed: see $logs/$part.log" >"$logs/$part/findings"
-    awk -v took=$(($(date +%s) - began)) -v speed="$speed" '{ print took, $2, speed, $4, $5 }' "$logs/$part/table" >"$logs/$part/result"
+    # Without time for the whole corpus its coverage is not known.
+    awk -v took=$(($(date +%s) - began)) -v speed="$speed" -v whole="$(cat "$logs/$part/$target"-*.log | grep -cw INITED || true)" \
+        '{ print took, $2, speed, whole ? $4 : 0, $5 }' "$logs/$part/table" >"$logs/$part/result"
 }
 
-# Seeds go on where those of the last night ended.
+# Seeds go on where those of the last night ended. Each call explores more than the last one, up to some ten seconds.
 leg_explore() {
-    local budget=$1 config=$2 how=$3 part=$2-$3 began out seed=100000 runs=200 total=0 n
+    local budget=$1 config=$2 how=$3 part=$2-$3 began out seed=100000 runs=10 total=0 n left called failed
     shift 3
     out=$logs/$part
     began=$(date +%s)
     if [ -s "$night/seed-$part" ]; then read -r seed <"$night/seed-$part"; fi
     : >"$out/findings"
-    while [ $(($(date +%s) - began)) -lt "$budget" ]; do
-        if ! env "$@" timeout -k 10 600 "build/$config/sched/sched" "$how" --seed "$seed" --runs "$runs" --found "$night/found" >"$out/chunk" 2>&1; then
+    while called=$(date +%s) && left=$((budget - (called - began))) && [ "$left" -gt 0 ]; do
+        failed=0
+        env "$@" timeout -k 10 $((left + 30)) "build/$config/sched/sched" "$how" --seed "$seed" --runs "$runs" --found "$night/found" \
+            >"$out/chunk" 2>&1 || failed=$?
+        n=$(awk '{ for (i = 2; i <= NF; i++) if ($i ~ /^schedules/) sum += $(i - 1) } END { print sum + 0 }' "$out/chunk")
+        total=$((total + n))
+        if [ "$failed" -eq 124 ]; then break; fi
+        if [ "$failed" -ne 0 ]; then
+            cp "$out/chunk" "$out/chunk-$seed"
             {
-                grep -m1 '^FOUND' "$out/chunk" || echo "$part: seed $seed: failed without a finding: see $out/chunk-$seed"
+                grep -m1 '^FOUND' "$out/chunk" || echo "$part: seed $seed: status $failed: see $out/chunk-$seed"
                 echo "    env $* build/$config/sched/sched $how --seed $seed --runs $runs"
                 sed -n 's/^reproduce: /    /p' "$out/chunk"
             } >>"$out/findings"
-            cp "$out/chunk" "$out/chunk-$seed"
             break
         fi
-        n=$(awk '{ for (i = 2; i <= NF; i++) if ($i ~ /^schedules/) sum += $(i - 1) } END { print sum + 0 }' "$out/chunk")
-        total=$((total + n))
         seed=$((seed + runs))
+        if [ $(($(date +%s) - called)) -lt 5 ]; then runs=$((runs * 2)); fi
     done
     echo "$seed" >"$night/seed-$part"
     echo "$(($(date +%s) - began)) $total 0 0 0" >"$out/result"

@@ -31,7 +31,7 @@ setup() {
     cd "$BATS_TEST_TMPDIR" || return 1
     mkdir -p ci fuzz build/sched/sched
     cp "$root/ci/nightly.sh" ci/
-    cp "$root/fuzz/run.sh" fuzz/
+    cp "$root"/fuzz/*.sh "$root"/fuzz/*.py fuzz/
     cat >build/sched/sched/sched <<'SCHED'
 #!/bin/sh
 echo "kernel_a   PCT, depth 3   200 schedules,   70 steps,   9000 per second"
@@ -112,14 +112,14 @@ echo "FOUND kernel_b: a check failed"
 echo "reproduce: build/sched/sched/sched replay --trace build/nightly/found/kernel_b.sched"
 exit 1
 SCHED
-    sed -i 's/^\(.*soak\) 1/\1 200/' Makefile # a minute is the least that a long test needs
+    sed -i 's/fuzz 2/fuzz 20/; s/soak 1/soak 200/' Makefile # a minute is the least that a long test needs
     sed -i 's/exit 0/exit 7/' long-test
     night 0.02
     [ "$status" -eq 1 ]
     saved=(corpus/fuzz_toy/regress-*)
     [ "$(cat "${saved[0]}")" = abc ]
-    [[ $output == *"fuzz_toy: regress-"*"build/fuzz/fuzz/fuzz_toy corpus/fuzz_toy/regress-"* ]]
-    [[ $output == *"FOUND kernel_b: a check failed"*"--seed 100000 --runs 200"*"replay --trace"* ]]
+    [[ $output == *"corpus/fuzz_toy/regress-"*"build/fuzz/fuzz/fuzz_toy corpus/fuzz_toy/regress-"* ]]
+    [[ $output == *"FOUND kernel_b: a check failed"*"--seed 100000 --runs 10"*"replay --trace"* ]]
     [[ $output == *"soak: long-test failed"* ]]
     grep -q '^- FOUND kernel_b' build/nightly/report.md
 }
