@@ -14,6 +14,8 @@ AFL_CONFIGS    := afl aflasan aflcmplog
 # msan and Memcheck to judge.
 fuzz_misuse_IN := debug strict asan ubsan
 fuzz_threads_IN := debug strict asan tsan msan ubsan
+# What the stores hand out is closed to Memcheck until the router opens it.
+$(foreach t,bigcache l25 superslab tcache,$(eval fuzz_$(t)_IN := debug strict asan tsan msan ubsan))
 # $(call replayed_in,TARGET)
 replayed_in = $(or $($(1)_IN),$(REPLAY_CONFIGS))
 
