@@ -53,8 +53,8 @@ $(foreach c,$(COV_WHITEBOX),$(foreach t,$(FUZZ_TARGETS),\
 COV_CORPUS := $(foreach t,$(FUZZ_TARGETS),$(if $(wildcard corpus/$(t)/*),$(COV_WHITEBOX:%=build/t/corpus-%/$(t))))
 
 COV_BATS  := startup stats dlopen_embedded
-# Too slow where every byte that the checked library looks at is counted.
-COV_SLOW  := build/t/coverage-checked/blackbox_exchange
+# Too slow where every byte that the checked library looks at is counted; in the release library they run.
+COV_SLOW  := $(addprefix build/t/coverage-checked/blackbox_,exchange producer_consumer million calloc_zero alignment sizes)
 COV_TESTS := $(foreach c,$(COV_WHITEBOX),$(call tests_of,$(c))) $(call only,$(COV_CORPUS) $(COV_STATIC) $(COV_BATS:%=build/t/coverage-bats/%) \
              $(filter-out $(COV_SLOW),$(foreach c,$(COVERAGE_PRELOAD),$(BLACKBOX:%=build/t/$(c)/%))))
 
