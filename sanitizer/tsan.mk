@@ -2,8 +2,8 @@
 # Proves: on the executions that the tests produce, that every pair of conflicting accesses is ordered by a lock
 #   or an atomic (happens-before), and that locks are released by who took them.
 # Does not prove: anything about interleavings that did not happen, nor about weaker orders than the executed
-#   ones; stand-alone fences are invisible to it, which is why the source has none. Nor about what forked children of a
-#   process with several threads do: ThreadSanitizer looks away there (die_after_fork is off, or they could not run).
+#   ones; stand-alone fences are invisible to it, which is why the source has none. Nor about the forked children of a
+#   process with several threads: ThreadSanitizer looks away there, and ends a child that starts a thread.
 CC_TSAN       ?= clang-19
 tsan_CC       := $(CC_TSAN)
 tsan_CXX      := $(subst gcc,g++,$(subst clang,clang++,$(CC_TSAN)))

@@ -7,17 +7,32 @@
 #include <sanitizer/common_interface_defs.h>
 #include <sanitizer/lsan_interface.h>
 
-/* The partial granule at each end is left to ASan. No instrumentation: the shadow has none of its own. */
-HAK_NO_ASAN void hak_annotate_shade(const void *ptr, size_t bytes, enum hak_shade shade) {
+/* Sets shadow bytes. The shadow has no shadow of its own: no instrumentation here, and no call of memset, which is
+ * instrumented, and into which a compiler would turn the loops. */
+HAK_NO_ASAN static void set_shadow(uintptr_t start, uintptr_t end, unsigned char value) {
+    uintptr_t at = start;
+    for (; at < end && at % sizeof(uint64_t) != 0; at++) {
+        *(unsigned char *)at = value;
+        hak_forget_memory();
+    }
+    for (; end - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+        *(uint64_t *)at = value * UINT64_C(0x0101010101010101);
+        hak_forget_memory();
+    }
+    for (; at < end; at++) {
+        *(unsigned char *)at = value;
+        hak_forget_memory();
+    }
+}
+
+/* The partial granule at each end is left to ASan. */
+void hak_annotate_shade(const void *ptr, size_t bytes, enum hak_shade shade) {
     size_t scale, offset;
     __asan_poison_memory_region(ptr, bytes);
     __asan_get_shadow_mapping(&scale, &offset);
     uintptr_t granule = (uintptr_t)1 << scale;
     uintptr_t start = ((uintptr_t)ptr + granule - 1) >> scale, end = ((uintptr_t)ptr + bytes) >> scale;
-    for (uintptr_t at = start; at < end; at++) {
-        *(unsigned char *)(at + offset) = (unsigned char)shade;
-        hak_forget_memory(); /* or the loop becomes a call of memset, which is instrumented */
-    }
+    if (start < end) set_shadow(start + offset, end + offset, (unsigned char)shade);
 }
 
 void hak_annotate_symbolize(uintptr_t pc, const char *format, char *text, size_t bytes) {
