@@ -168,7 +168,8 @@ static void find_library(const struct options *o, char path[PATH_MAX]) {
         if (fault) refuse_usage("--library %s: %s", o->library, fault);
         return;
     }
-    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) fail(EXIT_REFUSED, "/proc/self/exe", strerror(errno));
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+        fail(EXIT_REFUSED, "/proc/self/exe", "cannot be read: name the library with --library");
     const char *here = dirname(self);
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
         if (snprintf(tried, sizeof tried, "%s/%s/%s", here, places[i], name) < PATH_MAX && realpath(tried, path)) {
