@@ -32,7 +32,7 @@ nightly:        ## the nightly campaign, HOURS=8: all targets and configurations
 # ---- faults --------------------------------------------------------------------------------------------------------
 
 FAULT_CONFIGS := debug asan tsan msan ubsan
-FAULT_TESTS := $(foreach c,$(FAULT_CONFIGS),build/t/$(c)/unit_faults) build/t/release/blackbox_os_calls \
+FAULT_TESTS := $(foreach t,faults refusals,$(foreach c,$(FAULT_CONFIGS),build/t/$(c)/unit_$(t))) build/t/release/blackbox_os_calls \
                build/t/checked/blackbox_os_calls $(foreach t,enomem rlimit,$(foreach c,release checked,build/t/$(c)/blackbox_$(t))) \
                $(filter build/t/corpus-%/fuzz_faults,$(TESTS_CORPUS))
 fault-test: $(FAULT_TESTS) $(SUPPORT_BIN) $(LIBS)  ## every call of the system refused: the n-th, from the n-th on, at each place, by the corpus
