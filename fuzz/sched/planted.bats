@@ -2,7 +2,7 @@
 # The schedule exploration finds planted defects, each by the right name, and nothing where there is nothing.
 
 setup() {
-    cd "$HAK_ROOT"
+    cd "$HAK_ROOT" || exit 1
     found=$BATS_TEST_TMPDIR/found
 }
 
@@ -11,13 +11,13 @@ planted_tsan() { TSAN_OPTIONS=halt_on_error=1 timeout 100 build/schedtsan/sched/
 
 # finds KERNEL MESSAGE HOW...
 finds() {
-    local kernel=$1 message=$2 i
+    local kernel=$1 message=$2
     shift 2
     run planted "$@" "$kernel"
     echo "$output"
     [ "$status" -eq 1 ]
     [[ $output == *"FOUND $kernel: $message"* ]]
-    for i in {1..20}; do
+    for _ in {1..20}; do
         run planted replay "$found/$kernel.sched"
         [ "$status" -eq 1 ]
         [[ $output == *"FOUND $kernel: $message"* ]]
