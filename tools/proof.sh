@@ -205,7 +205,7 @@ hours_part() {
         missing "what nightly campaigns have run" "ci/nightly.sh"
         return
     fi
-    echo "In $(cut -f 1 "$history" | sort -u | wc -l) nights (ci/nightly.sh), hours of one processor:"
+    echo "Nights (ci/nightly.sh): $(cut -f 1 "$history" | sort -u | wc -l). Hours of one processor:"
     echo
     echo "| part | hours | executions, schedules or tests | findings |"
     echo "|---|---|---|---|"
