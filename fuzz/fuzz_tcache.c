@@ -89,10 +89,18 @@ static char *leave(unsigned slot) {
 
 /* ---- operations ---------------------------------------------------------------------------------------------- */
 
+static uint64_t slabs_at_most(void) {
+    return hak_option(SUPERSLABS_MAX) == 0 ? UINT64_MAX : hak_option(SUPERSLABS_MAX) * HAK_SUPERSLAB_SLABS;
+}
+
 static void take(unsigned slot, unsigned class) {
     char *ptr = hak_tcache_alloc(class);
-    if (ptr != NULL) enter(slot, ptr, class);
-    else expect(faults_seen != faults_before || hak_option(SUPERSLABS_MAX) != 0);
+    if (ptr != NULL) {
+        enter(slot, ptr, class);
+        return;
+    }
+    uint64_t slabs = hak_load_rlx(&hak_tls_heap->slabs_owned[class]) + (uint64_t)1;
+    expect(faults_seen != faults_before || slabs * hak_class_slabs(class) > slabs_at_most());
 }
 
 static void toggle(unsigned slot, unsigned class) {
@@ -165,6 +173,7 @@ static void check_heap(struct hak_heap *heap) {
         size_t slots = heap->state[c].capacity, of_class = slots * hak_class_bytes(c);
         expect(slots <= hak_option(TLS_SLOTS_MAX) && (slots <= 1 || of_class <= hak_option(TLS_CLASS_BYTES)));
         bytes += of_class;
+        expect(hak_load_rlx(&heap->slabs_owned[c]) * (uint64_t)hak_class_slabs(c) <= slabs_at_most());
     }
     expect_equal(heap->capacity_bytes, bytes);
     expect(hak_load_rlx(&heap->outgoing_count) < HAK_OUTGOING_MAX);

@@ -67,6 +67,19 @@ static void big_model_expect_marked(const struct big_model_entry *entry) {
     expect(is_marked(entry->ptr + last, BIG_MODEL_PAGE, entry->seed));
 }
 
+/* Whether the ends of each page are: where a mark could be. */
+static bool big_model_is_zero(const char *ptr, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += BIG_MODEL_PAGE)
+        if (!is_zero(ptr + at, 8) || !is_zero(ptr + at + BIG_MODEL_PAGE - 8, 8)) return false;
+    return true;
+}
+
+/* The map leads from both ends of the mapping to the same descriptor. */
+static void big_model_expect_mapped(const struct big_model_entry *entry) {
+    expect_equal(descriptor_of(entry->ptr), descriptor_of(entry->ptr + entry->mapped - 1));
+    expect_equal(hak_region_lookup(entry->ptr + entry->mapped - 1).kind, HAK_KIND_BIG);
+}
+
 /* ---- the array ---- */
 
 static void big_model_insert(struct big_model *model, const struct big_model_entry *entry) {
@@ -208,6 +221,7 @@ static void big_model_alloc(struct big_model *model, struct big_model_entry *liv
     model->served++;
     *live = (struct big_model_entry){
         .ptr = got.ptr, .mapped = entry.mapped, .usable = got.bytes, .site = site, .seed = op};
+    big_model_expect_mapped(live);
     big_model_mark(live);
 }
 
@@ -289,7 +303,8 @@ static void big_model_realloc(struct big_model *model, struct big_model_entry *l
     const size_t kept = old.usable < got.bytes ? old.usable : got.bytes;
     expect(is_marked(got.ptr, kept < BIG_MODEL_MARKED ? 0 : BIG_MODEL_MARKED, old.seed));
     if (kept == old.usable) expect(is_marked(got.ptr + kept - BIG_MODEL_PAGE, BIG_MODEL_PAGE, old.seed));
-    if (got.zero && got.bytes > kept) expect(is_zero(got.ptr + got.bytes - BIG_MODEL_PAGE, BIG_MODEL_PAGE));
+    if (got.zero) expect(big_model_is_zero(got.ptr + kept, got.bytes - kept));
+    big_model_expect_mapped(live);
     big_model_mark(live);
 }
 

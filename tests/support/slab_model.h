@@ -35,7 +35,7 @@ struct slab_model {
         struct slab_model_run run;
         unsigned char places[SLAB_MODEL_BLOCKS];
     } slabs[SLAB_MODEL_SLABS];
-    uint64_t used, ids, now_ms;
+    uint64_t used, ids, now_ms, began_ms;
     uint64_t changed_ms; /* when something was last given back, or not taken back by the system */
     unsigned faults;     /* seen when the operation began */
 };
@@ -45,7 +45,7 @@ static int slab_model_owners[2];
 
 static UNUSED void slab_model_start(struct slab_model *model, uint64_t now_ms) {
     memset(model, 0, sizeof *model);
-    model->now_ms = model->changed_ms = now_ms;
+    model->now_ms = model->changed_ms = model->began_ms = now_ms;
     hak_sys_set_now_for_test(now_ms);
 }
 
@@ -245,11 +245,20 @@ static uint64_t slab_model_superslabs(const struct slab_model *model) {
     return count;
 }
 
+/* What is no longer dirty was purged, or unmapped with its superslab. */
+static void slab_model_account(const struct hak_superslab_stats *before) {
+    struct hak_superslab_stats now = hak_superslab_stats();
+    uint64_t purged = now.purged_bytes - before->purged_bytes;
+    expect(now.dirty_bytes + purged <= before->dirty_bytes);
+    if (now.superslabs == before->superslabs) expect_equal(now.dirty_bytes + purged, before->dirty_bytes);
+}
+
 static void slab_model_purge_all(struct slab_model *model) {
-    uint64_t before = hak_superslab_stats().dirty_bytes;
+    struct hak_superslab_stats before = hak_superslab_stats();
     size_t purged = hak_superslab_purge_all();
     struct hak_superslab_stats stats = hak_superslab_stats();
-    expect(purged + stats.dirty_bytes <= before); /* what is unmapped needs no purge */
+    slab_model_account(&before);
+    expect_equal(purged, stats.purged_bytes - before.purged_bytes);
     if (slab_model_failed(model)) return;
     expect_equal(stats.dirty_bytes, 0);
     expect_equal(stats.superslabs, slab_model_superslabs(model));
@@ -258,18 +267,24 @@ static void slab_model_purge_all(struct slab_model *model) {
 static void slab_model_relieve(struct slab_model *model) {
     uint64_t share = model->used * hak_option(RETAIN_PERCENT) / 100 * HAK_SLAB_BYTES, fixed = hak_option(RETAIN_BYTES);
     bool refused = hak_pages_purge_is_refused();
+    struct hak_superslab_stats before = hak_superslab_stats();
     hak_superslab_relieve();
+    slab_model_account(&before);
     if (refused || slab_model_failed(model)) return;
     expect(hak_superslab_stats().dirty_bytes <= (fixed > share ? fixed : share));
 }
 
 static void slab_model_decay(struct slab_model *model) {
-    uint64_t calm_ms = model->now_ms - model->changed_ms;
+    uint64_t calm_ms = model->now_ms - model->changed_ms, used = slab_model_superslabs(model);
+    struct hak_superslab_stats before = hak_superslab_stats(), stats;
     hak_superslab_decay(model->now_ms);
+    slab_model_account(&before);
+    stats = hak_superslab_stats();
+    if (model->now_ms - model->began_ms < hak_option(UNMAP_DELAY_MS)) expect_equal(stats.superslabs, before.superslabs);
+    expect(stats.superslabs > used || stats.superslabs == before.superslabs); /* one empty superslab stays */
     if (slab_model_failed(model)) return;
-    struct hak_superslab_stats stats = hak_superslab_stats();
     if (calm_ms >= hak_option(PURGE_DELAY_MS)) expect_equal(stats.dirty_bytes, 0);
-    if (calm_ms >= hak_option(UNMAP_DELAY_MS)) expect(stats.superslabs <= slab_model_superslabs(model) + 1);
+    if (calm_ms >= hak_option(UNMAP_DELAY_MS)) expect(stats.superslabs <= used + 1);
 }
 
 /* ---- the whole ---- */
