@@ -123,3 +123,25 @@ SCHED
     [[ $output == *"soak: long-test failed"* ]]
     grep -q '^- FOUND kernel_b' build/nightly/report.md
 }
+
+# The toys that run in this tree.
+toys_here() {
+    for pid in $(pgrep -x fuzz_toy); do
+        if [ "$(readlink "/proc/$pid/cwd")" = "$PWD" ]; then echo "$pid"; fi
+    done
+}
+
+@test "a night that is interrupted leaves its report and no process" {
+    toy ""
+    NIGHTLY_JOBS=2 ci/nightly.sh 0.5 >out 2>&1 3>&- &
+    night=$!
+    until toys_here >pids && [ -s pids ]; do sleep 0.2; done
+    sleep 1
+    kill -TERM "$night"
+    status=0
+    wait "$night" || status=$?
+    [ "$status" -eq 130 ]
+    grep -q 'Interrupted' build/nightly/report.md
+    sleep 0.5
+    [ -z "$(toys_here)" ]
+}
