@@ -10,6 +10,7 @@
 #include "stores/bigcache_table.h"
 #include "stores/l25.h"
 #include "stores/l25_shard.h"
+#include "stores/l25_table.h"
 #include "stores/superslab.h"
 
 /* While `place` holds `wrong`, and only then, `check` fails. */
@@ -92,6 +93,17 @@ static void each_fault_of_a_shard_is_found(void **state) {
     clean.dirty = 1;
     clean.older = full;
     FINDS(hak_l25_check(), full->newer, &clean); /* one more than are dirty */
+
+    shard->newest = shard->oldest; /* in order, but one is missing */
+    shard->oldest->newer = NULL;
+    assert_false(hak_l25_check());
+    struct hak_l25_chunk *younger = shard->oldest == chunk ? full : chunk;
+    shard->newest = shard->oldest->newer = younger;
+    assert_true(hak_l25_check());
+    hak_l25_table_mark(shard->index, false); /* nobody would look here for a run */
+    assert_false(hak_l25_check());
+    hak_l25_table_mark(shard->index, true);
+    assert_true(hak_l25_check());
 
     for (size_t i = 1; i < FULL; i++) {
         l25_free(first[i]);
@@ -200,6 +212,18 @@ static void each_fault_of_a_superslab_is_found(void **state) {
     FINDS(hak_superslab_check(), head->free_mask, head->dirty_mask); /* the list is for longer runs */
     FINDS(hak_superslab_check(), head->dirty_mask, (uint32_t)1 << run.first);
     FINDS(hak_superslab_check(), head->dirty_mask, 0);
+    struct hak_slab_run others[HAK_SUPERSLAB_SLABS];
+    for (unsigned i = 0; i < HAK_SUPERSLAB_SLABS; i++) others[i] = hak_superslab_take(1);
+    assert_int_equal(hak_superslab_stats().superslabs, 2);
+    for (unsigned i = 0; i < HAK_SUPERSLAB_SLABS; i++)
+        if (others[i].superslab == run.superslab) hak_superslab_give(others[i].superslab, others[i].first, 1);
+    FINDS(hak_superslab_check(), head->dirty_mask, (uint32_t)1 << run.first); /* whether first or last of the two */
+    for (unsigned i = 0; i < HAK_SUPERSLAB_SLABS; i++) {
+        if (others[i].superslab == run.superslab) continue;
+        struct superslab_head *other = (struct superslab_head *)(void *)others[i].superslab;
+        FINDS(hak_superslab_check(), other->dirty_mask, ~other->free_mask);
+        hak_superslab_give(others[i].superslab, others[i].first, 1);
+    }
     hak_superslab_give(run.superslab, run.first, 1);
     hak_superslab_purge_all();
 }
