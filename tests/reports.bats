@@ -218,6 +218,6 @@ C
     for file in "$HAK_ROOT"/sanitizer/*.mk; do
         echo "$file"
         grep -q '^# Proves' "$file"
-        grep -q '^# .*[Dd]oes not prove: ' "$file"
+        grep -Eq '^# (.*[Dd]oes not prove: |Proves nothing )' "$file"
     done
 }
