@@ -270,20 +270,20 @@ static const struct {
     {ENOMEM, "ENOMEM", NULL},  {EINVAL, "EINVAL", NULL}, {EAGAIN, "EAGAIN", NULL}, {EFAULT, "EFAULT", "mremap"},
     {EINTR, "EINTR", "write"}, {0, "0", "write"},        {0, "0", "read"},         {EINTR, "EINTR", "futex wait"}};
 
-/* The calls that are refused: one, all, all from the fourth on. */
+/* The calls that are refused: one, all, all from the third on. */
 enum extent { ONE, ALL, LATER };
 
 static void refuse(const struct os_site *site, size_t with, enum extent extent) {
     struct os_plan plan = {.place = atomic_load(&site->place), .error = errors[with].error};
     plan.lasts = extent != ONE;
-    plan.spared = extent == LATER ? 3 : 0;
+    plan.spared = extent == LATER ? 2 : 0;
     plan.spares_start = is(site, "mmap"); /* without memory no program starts */
     struct api_child child = run(&plan);
     if (child.status != 0 || (atomic_load(&os_page->failed) == 0 && extent != LATER))
         fail_msg("%s from 0x%lx, %s%s: wait status 0x%x, %u refused, %s", site->function, (unsigned long)plan.place,
                  errors[with].name,
                  extent == ALL     ? " every time"
-                 : extent == LATER ? " from the fourth on"
+                 : extent == LATER ? " from the third on"
                                    : "",
                  (unsigned)child.status, atomic_load(&os_page->failed), child.text);
 }

@@ -4,15 +4,18 @@
 set -eu
 unset LD_PRELOAD
 lib=$1
-calls='mmap|munmap|mprotect|madvise|mremap|syscall|clock_gettime|getauxval|open|read|write|close|fcntl|readlink'
-calls+='|pthread_key_create|pthread_setspecific|__register_atfork'
+# The files that call the system, and what they call of the C library that asks nothing of it, or cannot fail.
+files='^(sys_linux|heap|boot)\.c:'
+harmless='__errno_location|pthread_self|pthread_getspecific|pthread_setcancelstate|pthread_key_delete|getpid|abort'
+harmless+='|dl_iterate_phdr|mem(cpy|move|set)|str(len|nlen|ncmp)'
 # A call shows as "ADDRESS: call ... <NAME@VERSION>"; the address behind it is that of the next instruction.
 objdump -d --no-show-raw-insn -w "$lib" | sed -nE 's/^ +([0-9a-f]+):\t/\1 /p' |
-    awk -v calls="<($calls)@" '
+    awk '
         at != "" { print $1, at, name; at = "" }
-        $2 == "call" && match($0, calls) { at = $1; name = substr($0, RSTART + 1, RLENGTH - 2) }' |
+        $2 == "call" && match($0, /<[^<>@]+@/) { at = $1; name = substr($0, RSTART + 1, RLENGTH - 2) }' |
+    grep -vE " ($harmless)\$" |
     while read -r behind at name; do
         place=$(addr2line -s -f -e "$lib" "0x$at" | paste -sd ' ')
-        case $place in *\?*) continue ;; esac # not of hakmem: the runtime of a sanitizer or of the coverage counters
-        echo "$behind $name ${place%% (*}"
+        place=${place%% (*}
+        if [[ ${place#* } =~ $files ]]; then echo "$behind $name $place"; fi
     done

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -97,7 +98,9 @@ static uint64_t os_place(const void *address) {
     return (uintptr_t)address - (uintptr_t)info.dli_fbase;
 }
 
+/* Only where nothing is refused: what then is reached besides would not be reached again. */
 static void os_note(struct os_page *page, uint64_t place, const char *function) {
+    if (page->plan.place != 0) return;
     for (struct os_site *site = page->sites; site < page->sites + OS_CALLS_SITES; site++) {
         uint64_t there = 0;
         if (atomic_compare_exchange_strong(&site->place, &there, place))
@@ -197,6 +200,16 @@ unsigned long getauxval(unsigned long type) {
     while (entry[0] != type && entry[0] != AT_NULL) os_raw(SYS_read, fd, (long)entry, sizeof entry, 0, 0, 0);
     os_raw(SYS_close, fd, 0, 0, 0, 0, 0);
     return entry[0] == type ? entry[1] : 0;
+}
+
+int stat(const char *restrict path, struct stat *restrict found) {
+    OS_REFUSE("stat", -1);
+    return (int)os_call(SYS_stat, path, found);
+}
+
+int access(const char *path, int mode) {
+    OS_REFUSE("access", -1);
+    return (int)os_call(SYS_access, path, mode);
 }
 
 int open(const char *path, int flags, ...) {
