@@ -35,7 +35,7 @@ COV_SUPPORT := $(SUPPORT:%=$(COV)/support/%)
 $(COV)/static/%: tests/support/%.c $(COV)/preload/hakmem.o
 	$(COV_LINK) $(CFLAGS_TEST) -O2 -Iinclude -static -o $@ $^ -pthread
 build/t/coverage-static/%: $(COV)/static/%
-	$(call script,,ci/check.sh "$* linked statically" $<)
+	$(call script,LLVM_PROFILE_FILE="$$PWD/$(COV)/raw/coverage-release-%c%p",ci/check.sh "$* linked statically" $<)
 COV_STATIC := build/t/coverage-static/life_linked
 
 # A program's file has the counters from the first process that ran it, and of later ones those from main() on. Where the
@@ -59,7 +59,7 @@ COV_CORPUS := $(foreach t,$(FUZZ_TARGETS),$(if $(wildcard corpus/$(t)/*),$(COV_W
 
 COV_BATS  := startup stats dlopen_embedded
 # Too slow where every byte that the checked library looks at is counted; in the release library they run.
-COV_SLOW  := $(addprefix build/t/coverage-checked/blackbox_,exchange producer_consumer million calloc_zero alignment sizes)
+COV_SLOW  := $(addprefix build/t/coverage-checked/blackbox_,exchange producer_consumer million alignment sizes)
 COV_TESTS := $(foreach c,$(COV_WHITEBOX),$(call tests_of,$(c))) $(call only,$(COV_CORPUS) $(COV_STATIC) $(COV_BATS:%=build/t/coverage-bats/%) \
              $(filter-out $(COV_SLOW),$(foreach c,$(COVERAGE_PRELOAD),$(BLACKBOX:%=build/t/$(c)/%))))
 
