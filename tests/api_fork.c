@@ -17,6 +17,7 @@ static void end_with_leaks(void) {}
 
 #define CHURNERS 4
 #define KEPT 100
+#define ADOPTED 500
 
 struct kept {
     unsigned char *ptr;
@@ -169,6 +170,41 @@ static void heaps_of_threads_at_rest_are_taken_over_by_the_child(void **state) {
     for (unsigned i = 0; i < CHURNERS; i++) must(pthread_join(thread[i], NULL) == 0);
 }
 
+/* Slabs of theirs are adopted: what lay in a bin there is at rest then, and only once. */
+static void adopt(void *ptrs) {
+    hak_free(hak_malloc(1));
+    for (unsigned i = 0; i < ADOPTED; i++) {
+        unsigned char *ptr = ((void **)ptrs)[i] = hak_malloc(3000);
+        must(ptr != NULL);
+        fill(ptr, 3000, i);
+    }
+    struct hak_stats stats = {.version = HAK_STATS_VERSION, .size = sizeof stats};
+    must(hak_stats_get(&stats) == 0 && stats.adopted_slabs != 0);
+    for (unsigned i = 0; i < ADOPTED; i++) must(is_filled(((void **)ptrs)[i], 3000, i));
+    for (unsigned i = 0; i < ADOPTED; i++) hak_free(((void **)ptrs)[i]);
+    hak_thread_flush();
+}
+
+static void *rest_with_a_block(void *argument) {
+    void *kept = hak_malloc(3000);
+    rest(argument);
+    hak_free(kept);
+    return argument;
+}
+
+static void slabs_of_threads_at_rest_are_adopted_by_the_child(void **state) {
+    (void)state;
+    static void *ptrs[ADOPTED];
+    pthread_t thread;
+    atomic_store(&stop, false);
+    atomic_store(&resting, 0);
+    start_thread(&thread, rest_with_a_block, NULL);
+    while (atomic_load(&resting) < 1) usleep(500);
+    assert_int_equal(run_forked(adopt, ptrs), 0);
+    atomic_store(&stop, true);
+    must(pthread_join(thread, NULL) == 0);
+}
+
 /* ---- threads that churn ---- */
 
 static void start_churners(pthread_t *churners) {
@@ -224,6 +260,7 @@ static void the_parent_keeps_its_books(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heaps_of_threads_at_rest_are_taken_over_by_the_child),
+        cmocka_unit_test(slabs_of_threads_at_rest_are_adopted_by_the_child),
         cmocka_unit_test(a_child_of_a_churning_process_uses_every_layer),
         cmocka_unit_test(a_grandchild_does_as_well),
         cmocka_unit_test(the_parent_keeps_its_books),

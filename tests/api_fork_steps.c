@@ -69,11 +69,10 @@ static void *use_all_in_a_thread(void *argument) {
     return argument;
 }
 
-static void child(void *unused) {
-    (void)unused;
+static void child(bool bare) {
     alarm(CHILD_SECONDS);
     use_all(3);
-    run_thread(use_all_in_a_thread, NULL);
+    if (!bare) run_thread(use_all_in_a_thread, NULL);
     end_blocks(of_main, 100);
     hak_thread_flush();
     hak_purge();
@@ -105,6 +104,7 @@ struct scene {
     void (*prepare)(void);
     void (*act)(void);
     unsigned stride;                              /* of the short form */
+    bool bare;                                    /* no handler of pthread_atfork() runs in the child */
     enum { IN_BODY, AT_EXIT, AFTER_EXIT } moment; /* of the thread */
 };
 
@@ -160,7 +160,13 @@ static void fork_at_each_step(void *unused) {
     for (;;) {
         while (sem_wait(&stopped) != 0) continue;
         if (ended) break;
-        int status = run_forked(child, NULL);
+        int status = -1;
+        pid_t pid = scene->bare ? _Fork() : fork();
+        if (pid == 0) {
+            child(scene->bare);
+            _exit(0);
+        }
+        must(pid > 0 && waitpid(pid, &status, 0) == pid);
         if (status != 0) {
             dprintf(2, "forked at instruction %u of %s: status %#x\n", steps, scene->name, (unsigned)status);
             _exit(1);
@@ -205,6 +211,7 @@ static void steps_through(const struct scene *of) {
 SCENE(a_remote_free, .prepare = nothing, .act = remote_free, .stride = 1)
 SCENE(a_flush, .prepare = some_remote_frees, .act = hak_thread_flush, .stride = 37)
 SCENE(a_tiny_block, .prepare = nothing, .act = tiny_block, .stride = 13)
+SCENE(a_tiny_block_and_a_bare_fork, .prepare = nothing, .act = tiny_block, .stride = 13, .bare = true)
 SCENE(a_mid_block, .prepare = nothing, .act = mid_block, .stride = 17)
 SCENE(a_run_of_slices, .prepare = nothing, .act = run_of_slices, .stride = 11)
 SCENE(a_big_block, .prepare = nothing, .act = big_block, .stride = 17)
@@ -215,11 +222,17 @@ SCENE(a_block_after_the_end, .prepare = nothing, .act = tiny_block, .stride = 7,
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_remote_free),          cmocka_unit_test(a_flush),
-        cmocka_unit_test(a_tiny_block),           cmocka_unit_test(a_mid_block),
-        cmocka_unit_test(a_run_of_slices),        cmocka_unit_test(a_big_block),
-        cmocka_unit_test(a_big_block_that_grows), cmocka_unit_test(a_purge),
-        cmocka_unit_test(the_end_of_a_thread),    cmocka_unit_test(a_block_after_the_end),
+        cmocka_unit_test(a_remote_free),
+        cmocka_unit_test(a_flush),
+        cmocka_unit_test(a_tiny_block),
+        cmocka_unit_test(a_tiny_block_and_a_bare_fork),
+        cmocka_unit_test(a_mid_block),
+        cmocka_unit_test(a_run_of_slices),
+        cmocka_unit_test(a_big_block),
+        cmocka_unit_test(a_big_block_that_grows),
+        cmocka_unit_test(a_purge),
+        cmocka_unit_test(the_end_of_a_thread),
+        cmocka_unit_test(a_block_after_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

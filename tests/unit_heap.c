@@ -120,6 +120,7 @@ static void adopt_slabs(void *argument) {
     }
     must(hak_slab_stats().slabs_used == used);
     must(stats_of_front().adopted_slabs == 3);
+    must(stats_of_front().live_blocks[0] == 3 * PER_SLAB); /* the blocks went over with their slabs */
     must(hak_load_rlx(&mine->slabs_owned[CLASS_1024]) == 3);
     for (unsigned i = 0; i < 3; i++) {
         must(hak_load_acq(&slabs[i]->owner) == mine);
