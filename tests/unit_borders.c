@@ -202,6 +202,52 @@ static void a_walk_for_an_aligned_run_is_cut_short(void **state) {
     hak_unlock(&shard.lock);
 }
 
+static unsigned purges;
+static int refuse_the_second_purge(enum hak_sys_call call, size_t bytes) {
+    (void)bytes;
+    return call == HAK_SYS_PURGE && ++purges == 2 ? EINVAL : 0;
+}
+
+static void *slice(void) { return hak_l25_alloc(HAK_SLICE_BYTES, 16, 0).ptr; }
+static void give_slice(void *ptr) { assert_int_equal(hak_l25_free(descriptor_of(ptr), ptr), HAK_FREE_OK); }
+
+/* Two chunks, of which every other slice is free and dirty. */
+static void **make_holes(void) {
+    static void *blocks[2 * HAK_CHUNK_SLICES];
+    for (size_t i = 0; i < 2 * HAK_CHUNK_SLICES; i++) assert_non_null(blocks[i] = slice());
+    for (size_t i = 0; i < 2 * HAK_CHUNK_SLICES; i += 2) give_slice(blocks[i]);
+    assert_int_equal(hak_l25_stats().mapped_bytes, 2 * HAK_CHUNK_BYTES);
+    purges = 0;
+    hak_sys_set_fault_for_test(refuse_the_second_purge);
+    return blocks;
+}
+
+/* Of the first chunk all that the system takes; the second is left alone. */
+static void after_a_refusal_no_other_chunk_is_purged(void **state) {
+    (void)state;
+    enum { HOLES = HAK_CHUNK_SLICES / 2 };
+    set_option(RETAIN_BYTES, 64 * HAK_MIB);
+    void **blocks = make_holes();
+    assert_int_equal(hak_l25_purge_all(), (HOLES - 1) * HAK_SLICE_BYTES);
+    assert_int_equal(purges, HOLES);
+    assert_int_equal(hak_l25_stats().dirty_bytes, (HOLES + 1) * HAK_SLICE_BYTES);
+    hak_sys_set_fault_for_test(NULL);
+    assert_int_equal(hak_l25_purge_all(), (HOLES + 1) * HAK_SLICE_BYTES);
+
+    for (size_t i = 0; i < 2 * HAK_CHUNK_SLICES; i += 2) assert_non_null(blocks[i] = slice());
+    for (size_t i = 0; i < 2 * HAK_CHUNK_SLICES; i += 2) give_slice(blocks[i]);
+    set_option(RETAIN_BYTES, 0);
+    set_option(RETAIN_PERCENT, 0);
+    purges = 0;
+    hak_sys_set_fault_for_test(refuse_the_second_purge);
+    give_slice(blocks[1]); /* over budget: the same */
+    assert_true(purges >= HOLES - 1 && purges <= HOLES);
+    assert_true(hak_l25_stats().dirty_bytes >= (HOLES - 1) * HAK_SLICE_BYTES);
+    hak_sys_set_fault_for_test(NULL);
+    assert_true(hak_l25_check());
+    for (size_t i = 3; i < 2 * HAK_CHUNK_SLICES; i += 2) give_slice(blocks[i]);
+}
+
 /* ---- the system's answers ---- */
 
 static void a_program_without_a_name_is_called_so(void **state) {
@@ -273,6 +319,7 @@ int main(void) {
         cmocka_unit_test(a_run_is_resized_to_what_it_is),
         cmocka_unit_test(what_lies_outside_a_chunk_is_free_memory),
         cmocka_unit_test(a_walk_for_an_aligned_run_is_cut_short),
+        TEST(after_a_refusal_no_other_chunk_is_purged),
         cmocka_unit_test(a_program_without_a_name_is_called_so),
         cmocka_unit_test(a_long_path_is_cut),
         cmocka_unit_test(on_larger_pages_a_refusal_is_one_too),
