@@ -9,7 +9,7 @@ build_in() {
     local directory=$1
     shift
     mkdir source
-    (cd "$root" && cp -R Makefile include src sanitizer tools hakmem.pc.in "$OLDPWD/source")
+    (cd "$root" && cp -R Makefile ci include src sanitizer tools hakmem.pc.in "$OLDPWD/source")
     (cd source && unset MAKEFLAGS MAKELEVEL && "$@" make -j2 libs >../"$directory/out" 2>&1) || {
         tail -n 20 "$directory/out"
         return 1

@@ -14,6 +14,7 @@
 #include "base/sys.h"
 #include "front/heap.h"
 #include "hakmem.h"
+#include "pages/pages.h"
 #include "pages/region.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
@@ -186,6 +187,14 @@ static void take_two_give_first_take(void) {
     hak_slab_give(a);
     hak_slab_give(b);
 }
+static void records_are_distinct(void) {
+    struct hak_slab *taken[6];
+    for (unsigned i = 0; i < 6; i++) {
+        taken[i] = take_slab();
+        for (unsigned j = 0; j < i; j++) must(taken[j] != taken[i]);
+    }
+    for (unsigned i = 0; i < 6; i++) hak_slab_give(taken[i]);
+}
 
 /* ---- pools ------------------------------------------------------------------------------------------------------ */
 
@@ -219,6 +228,15 @@ static void two_big(void) {
     uint64_t *a = make(BIG), *b = make(BIG + BIG / 8);
     drop(a);
     drop(b);
+}
+static void leave_big(void) { left[0] = make(BIG); }
+static enum hak_free_result outcome[2];
+static enum hak_free_result free_left(void) { return hak_big_free(hak_region_lookup(left[0]).descriptor, left[0]); }
+static void free_big_0(void) { outcome[0] = free_left(); }
+static void free_big_1(void) { outcome[1] = free_left(); }
+static void one_was_the_second(void) {
+    must((outcome[0] == HAK_FREE_OK && outcome[1] == HAK_FREE_DOUBLE) ||
+         (outcome[0] == HAK_FREE_DOUBLE && outcome[1] == HAK_FREE_OK));
 }
 static void cached_big(void) {
     drop(make(BIG));
@@ -382,7 +400,7 @@ const struct kernel kernels[] = {
      .what = "records of slabs: taken and given by two threads",
      .setup = two_slab_records,
      .program = {.threads = 2, .body = {take_and_give, take_two_give_first_take}},
-     .check = nothing},
+     .check = records_are_distinct},
     {.name = "l25_exchange",
      .what = "allocate and free in one shard",
      .setup = leave_run,
@@ -398,6 +416,11 @@ const struct kernel kernels[] = {
      .setup = idle_runs,
      .program = {.threads = 3, .body = {decay_runs, drop_0_then_run, make_and_drop_run}},
      .check = nothing},
+    {.name = "big_two_frees",
+     .what = "a block over 1 MiB freed twice at once: one free is the second",
+     .setup = leave_big,
+     .program = {.threads = 2, .body = {free_big_0, free_big_1}},
+     .check = one_was_the_second},
     {.name = "big_exchange",
      .what = "BigCache: put, get, evict",
      .setup = cached_big,
@@ -460,6 +483,8 @@ static void check_all(void) {
     must(hak_l25_stats().live_blocks == 0 && hak_l25_stats().mapped_bytes == 0);
     must(hak_big_stats().live_blocks == 0 && hak_big_stats().mapped_bytes == 0);
     must(hak_slab_stats().slabs_used == 0 && hak_slab_stats().superslabs == 0);
+    /* what is left are leaves of the region map */
+    must(hak_pages_stats().mapped_bytes == hak_pages_stats().mappings * sizeof(struct hak_region_leaf));
 }
 
 void kernel_run(const struct kernel *kernel, const struct sched_config *config) {
