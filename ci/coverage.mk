@@ -40,7 +40,7 @@ COV_STATIC := build/t/coverage-static/life_linked
 
 # A program's file has the counters from the first process that ran it, and of later ones those from main() on. Where the
 # start is what is tested, each process has a file of its own.
-COV_STARTS := blackbox_os_calls blackbox_first_call blackbox_first_malloc
+COV_STARTS := blackbox_os_calls blackbox_first_call blackbox_first_malloc stats
 # $(call cov_env,BUILD,TEST)
 cov_env = $(COV_ENV) $(if $(filter $(2),$(COV_STARTS)),LLVM_PROFILE_FILE="$$PWD/$(COV)/raw/$(1)-%c%p")
 COV_ENV = HAK_BUILD="$$PWD/$(COV)/preload" HAK_SUPPORT="$$PWD/$(COV)/support"
@@ -49,7 +49,7 @@ build/t/coverage-release/%: $(REL)/tests/% $(COV)/preload/libhakmem.so
 build/t/coverage-checked/%: $(REL)/tests/% $(COV)/preload/libhakmem-checked.so
 	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP $(call cov_env,coverage-checked,$*) HAK_LIB="$$PWD/$(COV)/preload/libhakmem-checked.so" HAK_EXPECT=checked,env LD_PRELOAD="$$PWD/$(COV)/preload/libhakmem-checked.so" $<)
 build/t/coverage-bats/%: tests/%.bats
-	$(call script,$(COV_ENV),bats --tap $<)
+	$(call script,$(call cov_env,coverage-release,$*),bats --tap $<)
 
 # The corpus, replayed as in other configurations: fuzz/fuzz.mk.
 $(foreach c,$(COV_WHITEBOX),$(eval $(call fuzz_rules,$(c))))

@@ -73,6 +73,11 @@ def in_source(file):
     return file.startswith("src/")
 
 
+def own_name(function):
+    """Without the file that stands before the name of a static function."""
+    return function["name"].rsplit(":", 1)[-1]
+
+
 def demangled(names):
     filtered = subprocess.run(["c++filt"], input="\n".join(names), check=True, capture_output=True, text=True).stdout
     return dict(zip(names, (re.sub(r"\(anonymous namespace\)::|\(.*", "", n) for n in filtered.split("\n"))))
@@ -122,8 +127,7 @@ class Coverage:
             self.lines[key] += count
         with open(base + ".json", encoding="utf-8") as f:
             functions = json.load(f)["data"][0]["functions"]
-        names = demangled([f["name"].rsplit(":", 1)[-1] if f["name"].startswith("src/") else f["name"]
-                           for f in functions])
+        names = demangled([own_name(f) for f in functions])
         for function in functions:
             file = relative(function["filenames"][0])
             if in_source(file):
@@ -131,7 +135,7 @@ class Coverage:
 
     def read_function(self, function, file, names):
         body = function["regions"][0]
-        name = names[function["name"].rsplit(":", 1)[-1] if function["name"].startswith("src/") else function["name"]]
+        name = names[own_name(function)]
         if (body[0], body[2], name) not in self.sources.functions[file]:
             self.sources.functions[file].append((body[0], body[2], name))
         equals = collections.Counter()

@@ -280,6 +280,20 @@ static void a_long_path_is_cut(void **state) {
     munmap(ptr, 4096);
 }
 
+static void a_file_can_be_appended_to_or_not(void **state) {
+    (void)state;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/hakmem_append_%d", (int)getpid());
+    errno = 4711;
+    assert_true(hak_sys_can_append("/dev/null"));
+    assert_false(hak_sys_can_append("/"));
+    assert_false(hak_sys_can_append("/no/such/directory"));
+    assert_true(hak_sys_can_append(path)); /* it is made */
+    assert_true(hak_sys_can_append(path));
+    assert_int_equal(errno, 4711);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void on_larger_pages_a_refusal_is_one_too(void **state) {
     (void)state;
     hak_sys_set_page_bytes_for_test(HAK_GRANULE);
@@ -322,6 +336,7 @@ int main(void) {
         TEST(after_a_refusal_no_other_chunk_is_purged),
         cmocka_unit_test(a_program_without_a_name_is_called_so),
         cmocka_unit_test(a_long_path_is_cut),
+        cmocka_unit_test(a_file_can_be_appended_to_or_not),
         cmocka_unit_test(on_larger_pages_a_refusal_is_one_too),
         cmocka_unit_test(protection_may_be_refused),
     };

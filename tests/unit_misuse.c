@@ -3,6 +3,7 @@
 #include "support/prefixed.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/options.h"
@@ -66,6 +67,25 @@ static void memory_of_another_allocator_where_that_is_fatal(void *argument) {
     hak_free(*shared_block = pages + 16);
 }
 
+static void nobody_knows_whose_where_that_is_fatal(void *argument) {
+    (void)argument;
+    hak_store_rlx(&hak_options.FOREIGN_ABORT, 1);
+    char *pages = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const struct rlimit none = {0, 0};
+    must(setrlimit(RLIMIT_NOFILE, &none) == 0); /* the map of the process cannot be read */
+    hak_free(*shared_block = pages + 16);
+}
+
+/* Where another block would start if the slab were a little longer. */
+static void behind_the_last_block_of_a_slab(void *argument) {
+    (void)argument;
+    char *ptr = hak_malloc(48 - (HAK_EXACT ? HAK_EXACT_SLACK : 0));
+    const struct hak_slab *slab = hak_region_lookup(ptr).descriptor;
+    char *tail = slab->base + (size_t)slab->blocks * slab->block_bytes;
+    must(slab->block_bytes == 48 && tail + 16 <= slab->base + HAK_SLAB_BYTES);
+    hak_malloc_usable_size(*shared_block = tail);
+}
+
 static void each_is_named_by_one_line(void **state) {
     (void)state;
     static const struct {
@@ -79,6 +99,8 @@ static void each_is_named_by_one_line(void **state) {
         {free_of_a_block_whose_slab_is_free, "free", "pointer into free memory"},
         {memory_of_another_allocator_where_that_is_fatal, "free",
          "not a hakmem block: it belongs to another allocator"},
+        {nobody_knows_whose_where_that_is_fatal, "free", "not a hakmem block: it belongs to another allocator"},
+        {behind_the_last_block_of_a_slab, "malloc_usable_size", "invalid pointer: not the start of a block"},
     };
     for (size_t i = 0; i < COUNT(ways); i++) {
         char line[256];
