@@ -142,11 +142,17 @@ $(REL)/bench/%: bench/%.c ci/compile.sh | $(REL)/bench/
 	$(QUIET)ci/compile.sh gcc $< $@ $(CFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- -pthread -ldl -lm
 $(REL)/bench/%: bench/%.cc ci/compile.sh | $(REL)/bench/
 	$(QUIET)ci/compile.sh g++ $< $@ $(CXXFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- -pthread -ldl -lm
+# Two programs of one source: linked with hakmem, and as it is.
+$(REL)/bench/%_hakmem: bench/%.c $(REL)/hakmem.o ci/compile.sh | $(REL)/bench/
+	$(QUIET)ci/compile.sh gcc $< $@ $(CFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- $(REL)/hakmem.o -pthread -ldl -lm
+$(REL)/bench/%_system: bench/%.c ci/compile.sh | $(REL)/bench/
+	$(QUIET)ci/compile.sh gcc $< $@ $(CFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- -pthread -ldl -lm
 $(REL)/tests/ $(REL)/tests/support/ $(REL)/bench/: ; @mkdir -p $@
 -include $(wildcard $(REL)/tests/support/*.d $(REL)/bench/*.d)
 
 SUPPORT_BIN := $(SUPPORT:%=$(REL)/tests/support/%)
-BENCH_BIN   := $(BENCH:%=$(REL)/bench/%)
+BENCH_TWINS := $(filter $(BENCH),larson random_mixed)
+BENCH_BIN   := $(BENCH:%=$(REL)/bench/%) $(BENCH_TWINS:%=$(REL)/bench/%_hakmem) $(BENCH_TWINS:%=$(REL)/bench/%_system)
 bench-build: $(BENCH_BIN)       ## the benchmark programs, into build/release/bench
 
 # prove runs build/t/<configuration>/<test>: a one-line shell script each, also for running one test by hand. The time

@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "build/release"
 LIBRARY = RELEASE / "libhakmem.so"
-# The share of all processors that other processes may have used while a program ran, else the run is repeated.
+# What others may have used of all processors while a program ran (a share, and a few ticks), else the run is repeated.
 DISTURBED_SHARE = 0.05
+DISTURBED_SECONDS = 0.03
 REPEATS_MAX = 3
 
 Run = namedtuple("Run", "wall cpu rss_kib status out err disturbed")
@@ -39,10 +40,10 @@ def program(name):
 
 
 def _busy_ticks():
-    """Ticks that all processors were busy since the system's start."""
+    """Ticks that all processors were busy since the system's start, or that the host of this machine took away."""
     with open("/proc/stat", encoding="ascii") as stat:
-        user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, stat.readline().split()[1:])
-    return user + nice + system + irq + softirq
+        user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, stat.readline().split()[1:])
+    return user + nice + system + irq + softirq + steal
 
 
 def _own_seconds():
@@ -69,7 +70,8 @@ def run(command, env=None, check=True, stdin=None, cwd=None):
         out.seek(0)
         err.seek(0)
         result = Run(wall, cpu, int(peak.read() or 0), child.returncode, out.read().decode(errors="replace"),
-                     err.read().decode(errors="replace"), others / (wall * os.cpu_count()) > DISTURBED_SHARE)
+                     err.read().decode(errors="replace"),
+                     others > DISTURBED_SECONDS + DISTURBED_SHARE * wall * os.cpu_count())
     if check and result.status != 0:
         raise Failed(f"{' '.join(command)}: status {result.status}\n{result.err[-2000:]}")
     return result
