@@ -150,3 +150,12 @@ def plot(path, script):
     done = subprocess.run(["gnuplot"], input=text, text=True, capture_output=True, check=False)
     if done.returncode != 0:
         raise Failed(f"gnuplot: {done.stderr}")
+
+
+# ---- parts of the report -----------------------------------------------------------------------------------------------
+
+# What a part of the report (bench/report/NAME.py, `section(out)`) returns: the text of its own chapter in Markdown, and rows
+# of the chapters that belong to all: (workload, figure, before, after, gain) and (workload, before, after, gain).
+Section = namedtuple("Section", "text comparison memory criteria")
+# What production readiness is computed from. `evidence` says where it can be seen.
+Criterion = namedtuple("Criterion", "name met evidence")
