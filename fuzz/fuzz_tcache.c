@@ -171,11 +171,12 @@ static void check_heap(struct hak_heap *heap) {
     expect(hak_heap_check());
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         size_t slots = heap->state[c].capacity, of_class = slots * hak_class_bytes(c);
-        expect(slots <= hak_option(TLS_SLOTS_MAX) && (slots <= 1 || of_class <= hak_option(TLS_CLASS_BYTES)));
+        expect(slots <= hak_option(TLS_SLOTS_MAX) && of_class <= hak_option(TLS_CLASS_BYTES));
         bytes += of_class;
         expect(hak_load_rlx(&heap->slabs_owned[c]) * (uint64_t)hak_class_slabs(c) <= slabs_at_most());
     }
     expect_equal(heap->capacity_bytes, bytes);
+    expect(bytes <= hak_option(TLS_BYTES));
     expect(hak_load_rlx(&heap->outgoing_count) < HAK_OUTGOING_MAX);
     expect(!hak_load_rlx(&heap->busy));
 }

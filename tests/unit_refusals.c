@@ -123,6 +123,28 @@ static void without_slots_for_a_bin_blocks_come_straight_from_the_slab(void **st
     succeeds(live_without_bins);
 }
 
+static void make_room_in_vain(void *argument) {
+    unsigned large = hak_class_of(512);
+    (void)argument;
+    void *kept = take(large), *other = take(CLASS_1024);
+    hak_tcache_flush_all(hak_tls_heap);
+    hak_tcache_drop_bins(hak_tls_heap);
+    give(kept);
+    must(hak_tls_heap->capacity_bytes == (size_t)16 * 512);
+    set_option(TLS_BYTES, 16 * 512);
+    use_up_metadata();
+    give(other); /* a bin would need more room than there is, and the other one cannot be made smaller */
+    must(hak_tls_heap->state[CLASS_1024].base == NULL);
+    must(hak_tls_heap->state[large].capacity == 16 && hak_heap_check());
+    take(CLASS_1024);
+    must(take(large) == kept);
+}
+
+static void a_bin_that_cannot_make_room_stays_as_it_is(void **state) {
+    (void)state;
+    succeeds(make_room_in_vain);
+}
+
 static void **shared_block; /* with the parent, which wants to know the address */
 
 static void free_twice_without_bin(void *argument) {
@@ -591,6 +613,7 @@ static void what_happens_to_the_cache_meanwhile_is_minded(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_slots_for_a_bin_blocks_come_straight_from_the_slab),
+        cmocka_unit_test(a_bin_that_cannot_make_room_stays_as_it_is),
         cmocka_unit_test(without_a_bin_a_double_free_is_found_at_once),
         cmocka_unit_test(a_bin_that_cannot_grow_stays_as_it_is),
         cmocka_unit_test(a_bin_that_cannot_shrink_stays_as_it_is),

@@ -29,8 +29,7 @@ static uint32_t fill_of(const struct hak_heap *heap, unsigned c) {
 
 static uint32_t most_slots(unsigned c) {
     uint64_t by_bytes = hak_option(TLS_CLASS_BYTES) / hak_class_bytes(c), most = hak_option(TLS_SLOTS_MAX);
-    if (by_bytes < most) most = by_bytes;
-    return most == 0 ? 1 : (uint32_t)most;
+    return (uint32_t)(by_bytes < most ? by_bytes : most);
 }
 
 static uint32_t least_slots(unsigned c) {
@@ -94,14 +93,18 @@ static void flush(struct hak_heap *heap, unsigned c, uint32_t count) {
 
 /* ---- adaptive size -------------------------------------------------------------------------------------- */
 
-static void shrink(struct hak_heap *heap, unsigned c) {
+static bool halve(struct hak_heap *heap, unsigned c) {
     struct hak_bin_state *state = &heap->state[c];
     uint32_t before = state->capacity, after = before / 2;
-    if (after < least_slots(c)) return;
     if (fill_of(heap, c) > after) flush(heap, c, fill_of(heap, c) - after);
-    if (!resize_bin(heap, c, after)) return;
+    if (!resize_bin(heap, c, after)) return false;
     hak_count_by_owner(&heap->shrinks, 1);
     log_resize(c, before, after, state->high_water);
+    return true;
+}
+
+static void shrink(struct hak_heap *heap, unsigned c) {
+    if (heap->state[c].capacity / 2 >= least_slots(c)) halve(heap, c);
 }
 
 static void grow(struct hak_heap *heap, unsigned c) {
@@ -136,6 +139,31 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
 static void note_fill(struct hak_heap *heap, unsigned c) {
     heap->state[c].filled = (uint16_t)fill_of(heap, c);
     hak_store_rlx(&heap->cached[c], heap->state[c].filled);
+}
+
+static size_t bin_bytes(const struct hak_heap *heap, unsigned c) {
+    return (size_t)heap->state[c].capacity * hak_class_bytes(c);
+}
+
+/* The bin that can hold the most bytes, of those that can be halved. */
+static unsigned largest_bin(const struct hak_heap *heap) {
+    unsigned largest = 0;
+    for (unsigned c = 1; c < HAK_CLASS_COUNT; c++)
+        if (heap->state[c].capacity > 1 && bin_bytes(heap, c) > bin_bytes(heap, largest)) largest = c;
+    return largest;
+}
+
+/* Makes a bin, within the thread's budget: larger bins are halved for it, and where none is larger it has fewer slots
+ * than it should. False if it can have none. */
+static bool open_bin(struct hak_heap *heap, unsigned c) {
+    uint32_t slots = least_slots(c);
+    while (slots > 0 && heap->capacity_bytes + (size_t)slots * hak_class_bytes(c) > hak_option(TLS_BYTES)) {
+        unsigned largest = largest_bin(heap);
+        if (bin_bytes(heap, largest) > (size_t)slots * hak_class_bytes(c) && halve(heap, largest))
+            note_fill(heap, largest);
+        else slots /= 2;
+    }
+    return slots > 0 && resize_bin(heap, c, slots);
 }
 
 /* Bins that nobody visited for a whole interval give half of what they hold back. */
@@ -194,7 +222,7 @@ static uint32_t fill(struct hak_heap *heap, unsigned c) {
     return got;
 }
 
-/* Where not even the slots of a bin can be had, a block comes straight from a slab. */
+/* Where no bin can be had, a block comes straight from a slab. */
 static void *take_without_bin(struct hak_heap *heap, unsigned c) {
     struct hak_slab *slab = heap->slabs[c];
     if (slab == NULL) slab = hak_heap_more(heap, c);
@@ -208,7 +236,7 @@ static void *take_without_bin(struct hak_heap *heap, unsigned c) {
 
 static void *refill(struct hak_heap *heap, unsigned c) {
     hak_remote_collect(heap);
-    if (heap->state[c].base == NULL && !resize_bin(heap, c, least_slots(c))) return take_without_bin(heap, c);
+    if (heap->state[c].base == NULL && !open_bin(heap, c)) return take_without_bin(heap, c);
     visit(heap, c, true);
     fill(heap, c);
     hak_count_by_owner(&heap->refills, 1);
@@ -247,7 +275,7 @@ static void free_local(struct hak_heap *heap, void *ptr, struct hak_slab *slab, 
     hak_heap_look_at(heap, ptr);
     if (bin->top == bin->limit) {
         hak_tcache_tick();
-        if (heap->state[c].base == NULL && !resize_bin(heap, c, least_slots(c))) {
+        if (heap->state[c].base == NULL && !open_bin(heap, c)) {
             if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
             hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
             hak_heap_settle(heap, slab);
@@ -299,7 +327,7 @@ void hak_tcache_flush_all(struct hak_heap *heap) {
 void hak_tcache_prewarm(struct hak_heap *heap) {
     unsigned classes = (unsigned)hak_option(PREWARM);
     for (unsigned c = 0; c < classes; c++) {
-        if (heap->state[c].base == NULL && !resize_bin(heap, c, least_slots(c))) return;
+        if (heap->state[c].base == NULL && !open_bin(heap, c)) return;
         fill(heap, c);
         note_fill(heap, c);
     }
