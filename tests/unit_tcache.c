@@ -87,21 +87,48 @@ static void the_fourth_refill_of_a_window_doubles(void **state) {
     succeeds(refill_four_times);
 }
 
-static void refill_now_and_then(void *argument) {
-    static void *blocks[100];
+static void refill_at_the_end_of_a_window(void *argument) {
     (void)argument;
     take(0);
-    for (unsigned round = 0; round < 100; round++) { /* one refill to two flushes: three of eight visits */
-        for (unsigned i = 0; i < 24; i++) blocks[i] = take(CLASS_64);
-        for (unsigned i = 0; i < 24; i++) give(blocks[i]);
-        must(slots(CLASS_64) <= 64);
+    struct hak_bin_state *state = &hak_tls_heap->state[CLASS_64];
+    for (uint8_t before = 0; before <= 1; before++) {
+        while (held(CLASS_64) > 0) take(CLASS_64);
+        state->visits = 7;
+        state->refills = before;
+        take(CLASS_64);
+        must(state->visits == 0 && slots(CLASS_64) == (before == 0 ? 16 : 32));
+    }
+}
+
+static void two_refills_double_at_the_end_of_a_window_and_one_does_not(void **state) {
+    (void)state;
+    succeeds(refill_at_the_end_of_a_window);
+}
+
+static uint64_t visits_so_far(void) {
+    struct hak_front_stats stats;
+    hak_front_stats(&stats);
+    return stats.refills + stats.flushes;
+}
+
+static void swing_to_and_fro(void *argument) {
+    static void *blocks[1000];
+    (void)argument;
+    for (unsigned swing = 10; swing <= 1000; swing *= 10) {
+        for (unsigned round = 0; round < 200; round++) {
+            uint64_t before = visits_so_far();
+            for (unsigned i = 0; i < swing; i++) blocks[i] = take(CLASS_64);
+            for (unsigned i = 0; i < swing; i++) give(blocks[i]);
+            must(round < 100 || visits_so_far() == before);
+        }
+        must(slots(CLASS_64) >= swing && slots(CLASS_64) <= 4 * swing);
     }
     must(hak_heap_check());
 }
 
-static void a_bin_that_suffices_stays_small(void **state) {
+static void a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further(void **state) {
     (void)state;
-    succeeds(refill_now_and_then);
+    succeeds(swing_to_and_fro);
 }
 
 /* A window of visits in which the bin was never emptied further than `high_water`. */
@@ -364,7 +391,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bin_grows_from_16_to_2048_and_back_and_says_so),
         cmocka_unit_test(the_fourth_refill_of_a_window_doubles),
-        cmocka_unit_test(a_bin_that_suffices_stays_small),
+        cmocka_unit_test(two_refills_double_at_the_end_of_a_window_and_one_does_not),
+        cmocka_unit_test(a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further),
         cmocka_unit_test(a_window_that_used_less_than_a_quarter_halves),
         cmocka_unit_test(bins_and_threads_stay_within_their_bytes),
         cmocka_unit_test(the_largest_bin_makes_room_for_a_fresh_one_and_says_so),

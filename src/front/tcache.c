@@ -12,9 +12,12 @@
 
 #include <string.h>
 
-/* A window of a bin is this many slow-path visits; this many refills in it make the bin grow. */
+/* A window of a bin is this many slow-path visits. So many refills in it make the bin grow at once; fewer do at its
+ * end, for the other visits were flushes then: a bin that is refilled and flushed in turn is smaller than what goes to
+ * and fro, and each swing costs two flushes per refill. */
 #define WINDOW_VISITS 8
-#define WINDOW_REFILLS 4
+#define REFILLS_AT_ONCE 4
+#define REFILLS_AT_END 2
 /* Slow-path visits between two looks at the clock. */
 #define CLOCK_VISITS 32
 #define DECAY_INTERVAL_MS 50
@@ -128,8 +131,9 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
         state->refills++;
         if (state->filled > state->high_water) state->high_water = state->filled;
     }
-    bool grows = state->refills >= WINDOW_REFILLS;
-    if (!grows && state->visits < WINDOW_VISITS) return;
+    bool at_end = state->visits >= WINDOW_VISITS;
+    bool grows = state->refills >= (at_end ? REFILLS_AT_END : REFILLS_AT_ONCE);
+    if (!grows && !at_end) return;
     if (grows) grow(heap, c);
     else if (state->high_water < state->capacity / 4) shrink(heap, c);
     state->visits = state->refills = 0;
