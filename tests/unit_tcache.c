@@ -9,7 +9,7 @@
 
 #define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 #define CLASS_64 3
-#define MANY 40000
+#define MANY 80000
 
 static void *take(unsigned c) {
     void *ptr = hak_tcache_alloc(c);
@@ -87,22 +87,22 @@ static void the_fourth_refill_of_a_window_doubles(void **state) {
     succeeds(refill_four_times);
 }
 
-static void refill_at_the_end_of_a_window(void *argument) {
+static void refill_at_each_eighth_visit(void *argument) {
     (void)argument;
     take(0);
     struct hak_bin_state *state = &hak_tls_heap->state[CLASS_64];
     for (uint8_t before = 0; before <= 1; before++) {
         while (held(CLASS_64) > 0) take(CLASS_64);
-        state->visits = 7;
+        state->visits = 15;
         state->refills = before;
         take(CLASS_64);
-        must(state->visits == 0 && slots(CLASS_64) == (before == 0 ? 16 : 32));
+        must(state->refills == 0 && slots(CLASS_64) == (before == 0 ? 16 : 32));
     }
 }
 
-static void two_refills_double_at_the_end_of_a_window_and_one_does_not(void **state) {
+static void two_refills_of_eight_visits_double_and_one_does_not(void **state) {
     (void)state;
-    succeeds(refill_at_the_end_of_a_window);
+    succeeds(refill_at_each_eighth_visit);
 }
 
 static uint64_t visits_so_far(void) {
@@ -134,7 +134,7 @@ static void a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further(void 
 /* A window of visits in which the bin was never emptied further than `high_water`. */
 static void pass_a_window(unsigned high_water, void **blocks, unsigned *next) {
     struct hak_bin_state *state = &hak_tls_heap->state[CLASS_64];
-    for (unsigned visit = 0; visit < 8; visit++) {
+    for (unsigned visit = 0; visit < 32; visit++) {
         state->high_water = (uint16_t)high_water;
         while (held(CLASS_64) < slots(CLASS_64)) give(blocks[(*next)++]);
         give(blocks[(*next)++]); /* one too many: a visit */
@@ -391,7 +391,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bin_grows_from_16_to_2048_and_back_and_says_so),
         cmocka_unit_test(the_fourth_refill_of_a_window_doubles),
-        cmocka_unit_test(two_refills_double_at_the_end_of_a_window_and_one_does_not),
+        cmocka_unit_test(two_refills_of_eight_visits_double_and_one_does_not),
         cmocka_unit_test(a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further),
         cmocka_unit_test(a_window_that_used_less_than_a_quarter_halves),
         cmocka_unit_test(bins_and_threads_stay_within_their_bytes),

@@ -12,12 +12,14 @@
 
 #include <string.h>
 
-/* A window of a bin is this many slow-path visits. So many refills in it make the bin grow at once; fewer do at its
- * end, for the other visits were flushes then: a bin that is refilled and flushed in turn is smaller than what goes to
- * and fro, and each swing costs two flushes per refill. */
-#define WINDOW_VISITS 8
+/* A bin is looked at after so many slow-path visits: whether it should grow, and whether it may shrink. So many refills
+ * make it grow at once; fewer do when it is looked at, for the other visits were flushes then: a bin that is refilled
+ * and flushed in turn is smaller than what goes to and fro, and each swing costs two flushes per refill. Shrinking
+ * takes longer than one way of a swing. */
+#define GROW_VISITS 8
 #define REFILLS_AT_ONCE 4
-#define REFILLS_AT_END 2
+#define REFILLS_LATER 2
+#define SHRINK_VISITS (4 * GROW_VISITS)
 /* Slow-path visits between two looks at the clock. */
 #define CLOCK_VISITS 32
 #define DECAY_INTERVAL_MS 50
@@ -121,8 +123,13 @@ static void grow(struct hak_heap *heap, unsigned c) {
     log_resize(c, before, after, state->high_water);
 }
 
-/* Counts a slow-path visit of a bin, and at the end of a window adapts its size. A refill says that all that the
- * bin held since the last visit was used up. */
+static void begin_window(struct hak_bin_state *state) {
+    state->visits = state->refills = 0;
+    state->high_water = 0;
+}
+
+/* Counts a slow-path visit of a bin, and adapts its size. A refill says that all that the bin held since the last visit
+ * was used up. */
 static void visit(struct hak_heap *heap, unsigned c, bool refill) {
     struct hak_bin_state *state = &heap->state[c];
     state->visited = true;
@@ -131,13 +138,16 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
         state->refills++;
         if (state->filled > state->high_water) state->high_water = state->filled;
     }
-    bool at_end = state->visits >= WINDOW_VISITS;
-    bool grows = state->refills >= (at_end ? REFILLS_AT_END : REFILLS_AT_ONCE);
-    if (!grows && !at_end) return;
-    if (grows) grow(heap, c);
-    else if (state->high_water < state->capacity / 4) shrink(heap, c);
-    state->visits = state->refills = 0;
-    state->high_water = 0;
+    bool is_time = state->visits % GROW_VISITS == 0;
+    if (state->refills >= (is_time ? REFILLS_LATER : REFILLS_AT_ONCE)) {
+        grow(heap, c);
+        begin_window(state);
+        return;
+    }
+    if (is_time) state->refills = 0;
+    if (state->visits < SHRINK_VISITS) return;
+    if (state->high_water < state->capacity / 4) shrink(heap, c);
+    begin_window(state);
 }
 
 static void note_fill(struct hak_heap *heap, unsigned c) {
