@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
+#include "pages/meta.h"
 #include "stores/bigcache.h"
 #include "stores/bigcache_table.h"
 
@@ -23,6 +24,8 @@ static int fresh_cache(void **state) {
     set_option(BIGCACHE_BLOCK_MAX, 64 * HAK_MIB);
     set_option(BIGCACHE_MAPPED, 1024 * HAK_MIB);
     set_option(BIGCACHE_RESIDENT, 1024 * HAK_MIB);
+    set_option(RETAIN_PERCENT, 0);
+    set_option(BIGCACHE_CUT, 0);
     return 0;
 }
 
@@ -241,6 +244,95 @@ static void the_oldest_are_purged_when_too_much_is_dirty(void **state) {
     assert_int_equal(hak_big_stats().entries, 4);
 }
 
+/* ---- other shapes ---- */
+
+static void a_larger_one_is_cut_where_none_fits(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CUT, 1);
+    char *small = take(5 * HAK_MIB, SITE_A), *large = take(8 * HAK_MIB, SITE_A);
+    const size_t mapped = hak_big_stats().mapped_bytes;
+    mark(large, 8 * HAK_MIB, 1);
+    give(small);
+    give(large);
+    char *cut = take(3 * HAK_MIB, SITE_B); /* the smallest that is large enough, and too large as it is */
+    assert_ptr_equal(cut, small);
+    assert_int_equal(hak_big_stats().hits_cut, 1);
+    assert_int_equal(hak_big_stats().mapped_bytes, mapped);
+    assert_int_equal(hak_big_stats().entries, 2);
+    assert_ptr_not_equal(descriptor_of(cut), descriptor_of(cut + 4 * HAK_MIB));
+    assert_int_equal(give(cut + 4 * HAK_MIB), HAK_FREE_IN_FREE);
+    assert_true(hak_big_check());
+    char *second = take(3 * HAK_MIB, SITE_B); /* the rest of the five is too small */
+    assert_ptr_equal(second, large);
+    assert_true(is_marked(second, 3 * HAK_MIB - GRANULE, 1));
+    give(cut);
+    give(second);
+}
+
+static void a_mapping_is_not_cut_for_a_rest_too_small_to_keep(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CUT, 1);
+    give(take(3 * HAK_MIB, SITE_A));
+    const uint64_t misses = hak_big_stats().misses;
+    char *block = take(2 * HAK_MIB + 2 * GRANULE, SITE_A); /* over a quarter more, by less than a MiB */
+    assert_int_equal(hak_big_stats().misses, misses + 1);
+    assert_int_equal(hak_big_stats().hits_cut, 0);
+    give(block);
+}
+
+static void neighbours_are_joined_where_none_is_large_enough(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CUT, 1);
+    char *whole = take(12 * HAK_MIB, SITE_A), *parts[3];
+    const size_t mapped = hak_big_stats().mapped_bytes;
+    mark(whole, 12 * HAK_MIB, 1);
+    give(whole);
+    for (unsigned i = 0; i < 3; i++) parts[i] = take(3 * HAK_MIB, SITE_A + i); /* and a rest */
+    assert_ptr_equal(parts[1], whole + (parts[1] - parts[0]));
+    give(parts[2]);
+    give(parts[0]);
+    give(parts[1]);
+    assert_int_equal(hak_big_stats().entries, 4);
+    char *joined = take(11 * HAK_MIB, SITE_B);
+    assert_ptr_equal(joined, whole);
+    assert_int_equal(hak_big_stats().hits_joined, 1);
+    assert_int_equal(hak_big_stats().entries, 0);
+    assert_int_equal(hak_big_stats().mapped_bytes, mapped);
+    assert_ptr_equal(descriptor_of(joined), descriptor_of(joined + 11 * HAK_MIB - 1));
+    assert_true(is_marked(joined, 11 * HAK_MIB, 1));
+    assert_int_equal(give(joined + (parts[1] - parts[0])), HAK_FREE_NOT_START);
+    assert_int_equal(give(joined), HAK_FREE_OK);
+    assert_int_equal(give(joined), HAK_FREE_DOUBLE);
+    assert_true(hak_big_check());
+}
+
+static void what_was_purged_is_neither_cut_nor_joined(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CUT, 1);
+    set_option(BIGCACHE_DECAY_MS, 900000);
+    char *block = take(8 * HAK_MIB, SITE_A);
+    give_at(block, 100000);
+    hak_big_decay(100500);
+    assert_int_equal(hak_big_stats().cached_dirty, 0);
+    const uint64_t misses = hak_big_stats().misses;
+    give(take(3 * HAK_MIB, SITE_A));
+    assert_int_equal(hak_big_stats().misses, misses + 1);
+}
+
+static void without_a_descriptor_for_the_rest_a_mapping_is_served_whole(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CUT, 1);
+    char *block = take(8 * HAK_MIB, SITE_A);
+    give(block);
+    set_faults(1, true, HAK_SYS_MAP);
+    while (hak_meta_alloc(sizeof(struct hak_big)) != NULL) continue;
+    struct hak_block whole = hak_big_alloc(3 * HAK_MIB, 16, SITE_A);
+    set_faults(0, false, -1);
+    assert_ptr_equal(whole.ptr, block);
+    assert_int_equal(hak_big_stats().entries, 0);
+    assert_int_equal(give(block), HAK_FREE_OK);
+}
+
 /* ---- growth of the table ---- */
 
 /* Fills the cache up to `count` entries. */
@@ -440,6 +532,11 @@ int main(void) {
         test(blocks_over_the_limit_go_straight_back),
         test(the_least_recently_used_leave_when_too_much_is_mapped),
         test(the_oldest_are_purged_when_too_much_is_dirty),
+        test(a_larger_one_is_cut_where_none_fits),
+        test(a_mapping_is_not_cut_for_a_rest_too_small_to_keep),
+        test(neighbours_are_joined_where_none_is_large_enough),
+        test(what_was_purged_is_neither_cut_nor_joined),
+        test(without_a_descriptor_for_the_rest_a_mapping_is_served_whole),
         test(the_table_doubles_at_three_quarters_and_says_so),
         test(the_table_grows_to_its_limit_and_no_further),
         test(without_memory_for_more_buckets_the_cache_goes_on),

@@ -18,6 +18,15 @@ static void the_cache_answers_as_its_model_does(void **state) {
     (void)state;
     for (uint64_t seed = 1; seed <= 2; seed++) run(seed);
     assert_true(model.hits[0] != 0 && model.hits[1] != 0 && model.hits[2] != 0 && model.evictions != 0);
+    assert_true(model.hits[3] != 0 && model.hits[4] != 0); /* cut, joined */
+}
+
+static void so_it_does_where_nothing_is_cut(void **state) {
+    (void)state;
+    set_option(BIGCACHE_CUT, 0);
+    run(9);
+    set_option(BIGCACHE_CUT, 1);
+    assert_true(model.hits[2] != 0 && model.hits[3] == 0 && model.hits[4] == 0);
 }
 
 static void so_it_does_when_the_table_grows_and_nothing_decays(void **state) {
@@ -55,6 +64,7 @@ static void so_it_does_when_chains_are_kept_short(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cache_answers_as_its_model_does),
+        cmocka_unit_test(so_it_does_where_nothing_is_cut),
         cmocka_unit_test(so_it_does_when_the_table_grows_and_nothing_decays),
         cmocka_unit_test(so_it_does_under_tight_budgets),
         cmocka_unit_test(so_it_does_when_chains_are_kept_short),

@@ -7,6 +7,7 @@
 #include "front/fork.h"
 #include "front/remote.h"
 #include "pages/meta.h"
+#include "pages/pages.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 
@@ -24,6 +25,8 @@
 #define CLOCK_VISITS 32
 #define DECAY_INTERVAL_MS 50
 #define SWEEP_INTERVAL_MS 1000
+/* Memory that was not resident before, taken by all: then as much of what is dirty is given back. */
+#define RECLAIM_BYTES HAK_MIB
 
 /* ---- bins ---------------------------------------------------------------------------------------------- */
 
@@ -208,8 +211,21 @@ static void decay(struct hak_heap *heap) {
     hak_big_decay(now);
 }
 
+/* The stores do not share their free memory, but where one grows the others shrink. What a store takes while it holds
+ * dirty memory of its own did not fit there: then it must not shrink as well, or it would take and purge in turn. */
+static void reclaim(void) {
+    size_t fresh[HAK_STORES];
+    if (!hak_pages_take_fresh(RECLAIM_BYTES, fresh)) return;
+    if (fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_L25] != 0)
+        hak_big_reclaim(fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_L25]);
+    if (fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_BIG] != 0)
+        hak_l25_reclaim(fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_BIG]);
+    if (fresh[HAK_STORE_L25] + fresh[HAK_STORE_BIG] != 0) hak_slab_reclaim(fresh[HAK_STORE_L25] + fresh[HAK_STORE_BIG]);
+}
+
 void hak_tcache_tick(void) {
     hak_fork_check();
+    reclaim();
     struct hak_heap *heap = hak_heap_peek();
     if (heap == NULL || ++heap->visits % CLOCK_VISITS != 0) return;
     bool was_busy = hak_heap_enter(heap);

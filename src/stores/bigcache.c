@@ -69,19 +69,55 @@ static bool map_block(struct hak_big *big, size_t mapped, size_t align) {
     return true;
 }
 
+/* Makes one of a block and those behind it that were taken out of the cache with it. Their descriptors are done with
+ * once no entry leads to them. */
+static void join(struct hak_big *big) {
+    struct hak_big *next = big->link[HAK_BIG_AGE].next;
+    for (struct hak_big *other; (other = next) != NULL;) {
+        next = other->link[HAK_BIG_AGE].next;
+        hak_region_set(hak_load_rlx(&other->base), hak_big_mapped(other), 0, HAK_KIND_BIG, big);
+        hak_store_rlx(&big->mapped, hak_big_mapped(big) + hak_big_mapped(other));
+        hak_big_recycle(other);
+        hak_pages_count_joined();
+    }
+}
+
+static struct hak_big *descriptor(void) {
+    hak_lock(&table.lock);
+    struct hak_big *big = table.spare;
+    if (big != NULL) table.spare = big->link[HAK_BIG_AGE].next;
+    hak_unlock(&table.lock);
+    return big != NULL ? big : hak_meta_alloc(sizeof *big);
+}
+
+/* Gives what a held block has beyond `mapped` bytes back to the cache, if it is worth an entry. */
+static void cut(struct hak_big *big, size_t mapped) {
+    const size_t left = hak_big_mapped(big) - mapped;
+    if (left < (size_t)1 << HAK_BIG_SHIFT_MIN) return;
+    struct hak_big *rest = descriptor();
+    if (rest == NULL) return;
+    char *base = hak_load_rlx(&big->base) + mapped;
+    hak_store_rlx(&rest->base, base);
+    hak_store_rlx(&rest->mapped, left);
+    rest->site = big->site;
+    hak_store_rel(&rest->state, HAK_BIG_HELD); /* pairs with the swap in claim */
+    hak_region_set(base, left, 0, HAK_KIND_BIG, rest);
+    hak_store_rlx(&big->mapped, mapped);
+    hak_pages_count_cut();
+    hak_big_cache(rest);
+}
+
 /* A cached block (`*cached`), or else a descriptor without one; NULL: no memory. */
 static struct hak_big *take(size_t mapped, size_t align, uintptr_t site, bool *cached) {
     hak_lock(&table.lock);
     struct hak_big *big = NULL;
     if (mapped >= (size_t)1 << HAK_BIG_SHIFT_MIN && mapped <= hak_option(BIGCACHE_BLOCK_MAX))
         big = hak_big_table_take_locked(mapped, align, site);
-    *cached = big != NULL;
-    if (big == NULL) {
-        big = table.spare;
-        if (big != NULL) table.spare = big->link[HAK_BIG_AGE].next;
-    }
     hak_unlock(&table.lock);
-    if (big == NULL) big = hak_meta_alloc(sizeof *big);
+    *cached = big != NULL;
+    if (big == NULL) return descriptor();
+    join(big);
+    if (hak_big_mapped(big) > hak_big_at_most(mapped)) cut(big, mapped);
     return big;
 }
 
@@ -100,6 +136,7 @@ struct hak_block hak_big_alloc(size_t bytes, size_t align, uintptr_t site) {
             return NONE;
         }
     }
+    if (big->zero) hak_pages_count_fresh(HAK_STORE_BIG, mapped);
     set_usable(big, bytes);
     big->site = site;
     set_guard(big);
@@ -260,6 +297,8 @@ struct hak_big_stats hak_big_stats(void) {
     stats.hits_site = table.hits_site;
     stats.hits_class = table.hits_class;
     stats.hits_larger = table.hits_larger;
+    stats.hits_cut = table.hits_cut;
+    stats.hits_joined = table.hits_joined;
     stats.evictions = table.evictions;
     hak_unlock(&table.lock);
     return stats;
@@ -289,9 +328,10 @@ void hak_big_fork_child(void) HAK_NO_TSA {
 #if HAK_TEST
 void hak_big_reset_for_test(void) HAK_NO_TSA {
     hak_big_purge_all();
-    hak_meta_free(table.buckets, table.bucket_count * sizeof *table.buckets);
+    hak_meta_free(table.buckets, 2 * (size_t)table.bucket_count * sizeof *table.buckets);
     empty_table();
-    table.hits_site = table.hits_class = table.hits_larger = table.evictions = table.resizes = 0;
+    table.hits_site = table.hits_class = table.hits_larger = table.hits_cut = table.hits_joined = table.evictions =
+        table.resizes = 0;
     hak_store_rlx(&misses, 0);
 }
 #endif

@@ -79,7 +79,7 @@ static void log_resize(uint32_t from, uint32_t to, uint32_t entries) {
 /* Makes `to` buckets of `from`, unless another thread was first or memory is short. */
 static void resize(uint32_t from, uint32_t to) {
     const size_t unit = sizeof(struct hak_big_list);
-    struct hak_big_list *fresh = hak_meta_alloc(to * unit), *left = fresh;
+    struct hak_big_list *fresh = hak_meta_alloc(2 * to * unit), *left = fresh;
     if (fresh == NULL) return;
     hak_lock(&table.lock);
     const bool first = table.bucket_count == from;
@@ -89,7 +89,7 @@ static void resize(uint32_t from, uint32_t to) {
         if (from != 0) table.resizes++;
     }
     hak_unlock(&table.lock);
-    hak_meta_free(left, (first ? from : to) * unit);
+    hak_meta_free(left, 2 * (first ? from : to) * unit);
     if (first && from != 0 && hak_option(LOG)) log_resize(from, to, entries);
 }
 
@@ -112,13 +112,21 @@ static bool insert(struct hak_big *big, uint32_t *full) {
     return ready;
 }
 
+/* One that is over the budget of dirty memory by itself must not push all others out. */
+static bool is_over_budget(size_t mapped) {
+    if (mapped <= hak_option(BIGCACHE_RESIDENT)) return false;
+    hak_lock(&table.lock);
+    const bool over = mapped > hak_big_table_budget_locked(mapped);
+    hak_unlock(&table.lock);
+    return over;
+}
+
 void hak_big_cache(struct hak_big *big) {
     const size_t mapped = hak_big_mapped(big);
     uint32_t full = 0;
     big->zero = false;
     big->freed_ms = hak_sys_now_ms();
-    /* One that is over the budget of dirty memory by itself must not push all others out. */
-    bool keep = is_cacheable(mapped) && (mapped <= hak_option(BIGCACHE_RESIDENT) || purge(big));
+    bool keep = is_cacheable(mapped) && (!is_over_budget(mapped) || purge(big));
     if (keep && !insert(big, &full)) {
         resize(0, HAK_BIG_BUCKETS_MIN);
         keep = insert(big, &full);
@@ -139,6 +147,18 @@ static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
         more = victims.unmap.first != NULL || victims.purge.first != NULL;
         bytes += finish(victims);
     }
+    return bytes;
+}
+
+size_t hak_big_reclaim(size_t most_bytes) {
+    struct hak_big_victims victims = {.unmap = {.first = NULL}};
+    size_t bytes = 0;
+    hak_lock(&table.lock);
+    hak_big_table_reclaim_locked(most_bytes, BATCH, &victims);
+    hak_unlock(&table.lock);
+    for (const struct hak_big *big = victims.purge.first; big != NULL; big = big->link[HAK_BIG_AGE].next)
+        bytes += hak_big_mapped(big);
+    finish(victims);
     return bytes;
 }
 

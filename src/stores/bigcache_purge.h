@@ -4,8 +4,8 @@
 
 #include "stores/bigcache_table.h"
 
-/* Bytes that all blocks have mapped, and that were given back. Any thread, relaxed: counters. */
-extern _Atomic uint64_t hak_big_mapped_bytes, hak_big_purged_bytes;
+/* Bytes that were given back. Any thread, relaxed: a counter. */
+extern _Atomic uint64_t hak_big_purged_bytes;
 
 /* Unmaps a held block for good, and recycles its descriptor. */
 void hak_big_drop(struct hak_big *big);

@@ -7,6 +7,8 @@
 /* Entries of one list looked at for a fit. A chain holds all entries of one class and site, however many buckets
  * there are; where these do not fit, others of their class hardly will. */
 #define WALK_MAX 32
+/* Neighbours that may become one block. */
+#define JOINED_MAX 8
 
 struct hak_big_table hak_big_table = {.lock = HAK_LOCK_INIT(HAK_RANK_BIGCACHE)};
 #define table hak_big_table
@@ -50,12 +52,18 @@ static struct hak_big_list *chain_of(const struct hak_big *big) LOCKED {
     return &table.buckets[big->hash & (table.bucket_count - 1)];
 }
 
+static struct hak_big_list *place_of(const char *base) LOCKED {
+    const uint32_t hash = (uint32_t)((uintptr_t)base >> HAK_GRANULE_SHIFT) * 2654435761U >> 16;
+    return &table.buckets[table.bucket_count + (hash & (table.bucket_count - 1))];
+}
+
 static struct hak_big_list *ages_of(const struct hak_big *big) { return big->zero ? &table.clean : &table.dirty; }
 
 /* A purged mapping goes behind the others: it is served when no warm one fits. */
 static void link_entry(struct hak_big *big) LOCKED {
     (big->zero ? append : push)(chain_of(big), big, HAK_BIG_CHAIN);
     (big->zero ? append : push)(&table.classes[big->class], big, HAK_BIG_CLASS);
+    push(place_of(hak_load_rlx(&big->base)), big, HAK_BIG_PLACE);
     push(ages_of(big), big, HAK_BIG_AGE);
     table.entries++;
     table.mapped_bytes += hak_big_mapped(big);
@@ -64,6 +72,7 @@ static void link_entry(struct hak_big *big) LOCKED {
 
 static void unlink_entry(struct hak_big *big) LOCKED {
     unlink_from(chain_of(big), big, HAK_BIG_CHAIN);
+    unlink_from(place_of(hak_load_rlx(&big->base)), big, HAK_BIG_PLACE);
     unlink_from(&table.classes[big->class], big, HAK_BIG_CLASS);
     unlink_from(ages_of(big), big, HAK_BIG_AGE);
     table.entries--;
@@ -114,24 +123,94 @@ static struct hak_big *find_larger(struct want want) LOCKED {
     return found;
 }
 
+/* The same site first, then any of the class, then larger classes. `*hits`: the counter for such. */
+static struct hak_big *find_whole(const struct want *want, uintptr_t site, uint64_t **hits) LOCKED {
+    *hits = &table.hits_site;
+    struct hak_big *big = find_same_site(*want, site);
+    if (big != NULL) return big;
+    *hits = &table.hits_class;
+    big = find(&table.classes[want->class], HAK_BIG_CLASS, want);
+    if (big != NULL) return big;
+    *hits = &table.hits_larger;
+    return find_larger(*want);
+}
+
+/* The smallest class above what a request may be served with as it is; of it the newest dirty entry. */
+static struct hak_big *find_to_cut(size_t bytes) LOCKED {
+    const size_t least = bytes + ((size_t)1 << HAK_BIG_SHIFT_MIN);
+    const size_t beyond = least > hak_big_at_most(bytes) ? least : hak_big_at_most(bytes);
+    for (uint32_t class = hak_big_class_of(beyond); class < HAK_BIG_CLASSES; class ++) {
+        struct hak_big *big = table.classes[class].first;
+        if (big != NULL && !big->zero && hak_big_mapped(big) >= least) return big;
+    }
+    return NULL;
+}
+
+/* The dirty entry that begins at an address. */
+static struct hak_big *find_at(const char *base) LOCKED {
+    struct hak_big *big = place_of(base)->first;
+    for (unsigned i = 0; big != NULL && i < WALK_MAX; i++, big = big->link[HAK_BIG_PLACE].next)
+        if (hak_load_rlx(&big->base) == base) return big->zero ? NULL : big;
+    return NULL;
+}
+
+static struct hak_big *behind(const struct hak_big *big) LOCKED {
+    return find_at(hak_load_rlx(&big->base) + hak_big_mapped(big));
+}
+
+/* How many entries from this one on, of those large enough only together, are `bytes`; 0: they are not. */
+static unsigned joined(const struct hak_big *big, size_t bytes) LOCKED {
+    size_t sum = hak_big_mapped(big);
+    if (sum >= bytes) return 0;
+    for (unsigned n = 2; n <= JOINED_MAX && (big = behind(big)) != NULL; n++)
+        if ((sum += hak_big_mapped(big)) >= bytes) return n;
+    return 0;
+}
+
+/* The oldest entry that is large enough together with those behind it: nobody has asked for it as it is. */
+static struct hak_big *find_to_join(size_t bytes, unsigned *count) LOCKED {
+    struct hak_big *big = table.dirty.last;
+    for (unsigned i = 0; big != NULL && i < WALK_MAX; i++, big = big->link[HAK_BIG_AGE].prev) {
+        unsigned together = joined(big, bytes);
+        if (together == 0) continue;
+        *count = together;
+        return big;
+    }
+    return NULL;
+}
+
+/* Dirty entries in another shape. */
+static struct hak_big *find_shape(size_t bytes, unsigned *count, uint64_t **hits) LOCKED {
+    if (table.dirty_bytes < bytes) return NULL;
+    *hits = &table.hits_cut;
+    struct hak_big *big = find_to_cut(bytes);
+    if (big != NULL) return big;
+    *hits = &table.hits_joined;
+    return find_to_join(bytes, count);
+}
+
+static struct hak_big *take_out(struct hak_big *first, unsigned count) LOCKED {
+    struct hak_big_list others = {.first = NULL};
+    for (struct hak_big *big = first, *next; count-- != 0; big = next) {
+        next = count == 0 ? NULL : behind(big);
+        unlink_entry(big);
+        if (big != first) append(&others, big, HAK_BIG_AGE);
+    }
+    first->link[HAK_BIG_AGE].next = others.first;
+    first->times_served++;
+    return first;
+}
+
 struct hak_big *hak_big_table_take_locked(size_t bytes, size_t align, uintptr_t site) {
     if (table.entries == 0) return NULL;
     const struct want want = {.bytes = bytes, .align = align, .class = hak_big_class_of(bytes)};
-    uint64_t *hits = &table.hits_site;
-    struct hak_big *big = find_same_site(want, site);
-    if (big == NULL) {
-        hits = &table.hits_class;
-        big = find(&table.classes[want.class], HAK_BIG_CLASS, &want);
-    }
-    if (big == NULL) {
-        hits = &table.hits_larger;
-        big = find_larger(want);
-    }
+    unsigned count = 1;
+    uint64_t *hits;
+    struct hak_big *big = find_whole(&want, site, &hits);
+    if (big == NULL && align == HAK_GRANULE && hak_option(BIGCACHE_CUT)) big = find_shape(bytes, &count, &hits);
     if (big == NULL) return NULL;
     (*hits)++;
-    big->times_served++;
-    unlink_entry(big);
-    return big;
+    return take_out(big, count);
 }
 
 /* The least recently used entry. */
@@ -156,13 +235,28 @@ static void keep_chain_short(const struct hak_big_list *chain, struct hak_big_vi
     if (length > most) evict(victim, victims);
 }
 
+uint64_t hak_big_table_budget_locked(size_t held) {
+    const uint64_t live = hak_load_rlx(&hak_big_mapped_bytes) - table.mapped_bytes - held;
+    const uint64_t share = live / 100 * hak_option(RETAIN_PERCENT), fixed = hak_option(BIGCACHE_RESIDENT);
+    return fixed > share ? fixed : share;
+}
+
 void hak_big_table_insert_locked(struct hak_big *big, struct hak_big_victims *victims) {
     big->class = hak_big_class_of(hak_big_mapped(big));
     big->hash = hak_big_hash(big->class, big->site);
     link_entry(big);
+    const uint64_t budget = hak_big_table_budget_locked(0); /* before others leave, who would pass for live */
     keep_chain_short(chain_of(big), victims);
     while (table.mapped_bytes > hak_option(BIGCACHE_MAPPED)) evict(oldest(), victims);
-    while (table.dirty_bytes > hak_option(BIGCACHE_RESIDENT)) displace(table.dirty.last, &victims->purge);
+    while (table.dirty_bytes > budget) displace(table.dirty.last, &victims->purge);
+}
+
+void hak_big_table_reclaim_locked(size_t most_bytes, unsigned most, struct hak_big_victims *victims) {
+    const uint64_t budget = hak_big_table_budget_locked(0) / 8;
+    for (size_t bytes = 0; most != 0 && bytes < most_bytes && table.dirty_bytes > budget; most--) {
+        bytes += hak_big_mapped(table.dirty.last);
+        displace(table.dirty.last, &victims->purge);
+    }
 }
 
 void hak_big_table_expire_locked(uint64_t unmap_before_ms, uint64_t purge_before_ms, unsigned most,
@@ -187,6 +281,7 @@ struct hak_big_list *hak_big_table_rehash_locked(struct hak_big_list *buckets, u
         for (struct hak_big *big = old[i].last, *prev; big != NULL; big = prev) {
             prev = big->link[HAK_BIG_CHAIN].prev;
             push(chain_of(big), big, HAK_BIG_CHAIN);
+            push(place_of(hak_load_rlx(&big->base)), big, HAK_BIG_PLACE);
         }
     return old;
 }
@@ -213,11 +308,15 @@ static bool is_total(const struct tally *tally) LOCKED {
 }
 
 bool hak_big_table_check_locked(void) {
-    struct tally chains = {.entries = 0}, classes = chains, dirty = chains, clean = chains;
+    struct tally chains = {.entries = 0}, places = chains, classes = chains, dirty = chains, clean = chains;
     for (uint32_t i = 0; i < table.bucket_count; i++) {
         if (!check_list(&table.buckets[i], HAK_BIG_CHAIN, &chains)) return false;
         for (const struct hak_big *big = table.buckets[i].first; big != NULL; big = big->link[HAK_BIG_CHAIN].next)
             if (big->hash != hak_big_hash(big->class, big->site) || chain_of(big) != &table.buckets[i]) return false;
+        const struct hak_big_list *place = &table.buckets[table.bucket_count + i];
+        if (!check_list(place, HAK_BIG_PLACE, &places)) return false;
+        for (const struct hak_big *big = place->first; big != NULL; big = big->link[HAK_BIG_PLACE].next)
+            if (place_of(hak_load_rlx(&big->base)) != place) return false;
     }
     for (uint32_t i = 0; i < HAK_BIG_CLASSES; i++) {
         if (!check_list(&table.classes[i], HAK_BIG_CLASS, &classes)) return false;
@@ -227,5 +326,6 @@ bool hak_big_table_check_locked(void) {
     if (!check_list(&table.dirty, HAK_BIG_AGE, &dirty) || !check_list(&table.clean, HAK_BIG_AGE, &clean)) return false;
     const struct tally ages = {.entries = dirty.entries + clean.entries,
                                .mapped_bytes = dirty.mapped_bytes + clean.mapped_bytes};
-    return is_total(&chains) && is_total(&classes) && is_total(&ages) && dirty.mapped_bytes == table.dirty_bytes;
+    return is_total(&chains) && is_total(&places) && is_total(&classes) && is_total(&ages) &&
+           dirty.mapped_bytes == table.dirty_bytes;
 }

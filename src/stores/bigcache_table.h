@@ -1,7 +1,8 @@
-/* The table of cached mappings: hash chains by (class, site), a list per class, and two lists by age.
+/* The table of cached mappings: hash chains by (class, site) and by address, a list per class, and two lists by age.
  *
- * Invariant: every entry is held, and in exactly one chain, the list of its class, and one of dirty and clean;
- * mapped_bytes and dirty_bytes are the sums over the entries; chain number = hash of (class, site) modulo the buckets.
+ * Invariant: every entry is held, and in exactly one chain of each kind, the list of its class, and one of dirty and
+ * clean; mapped_bytes and dirty_bytes are the sums over the entries; chain number = hash of (class, site), or of the
+ * granule at which the mapping begins, modulo the buckets.
  * Chains and classes: the newest dirty entry first, the clean ones behind, in the order they were purged. Ages: the
  * newest first.
  * All under one lock, taken for a few steps: walks are bounded, but for the rehash. Nothing here calls the OS or
@@ -18,7 +19,7 @@
 #define HAK_BIG_CLASSES ((HAK_BIG_SHIFT_MAX - HAK_BIG_SHIFT_MIN) * 8 + 1)
 
 enum hak_big_state { HAK_BIG_SPARE, HAK_BIG_LIVE, HAK_BIG_HELD };
-enum hak_big_order { HAK_BIG_CHAIN, HAK_BIG_CLASS, HAK_BIG_AGE, HAK_BIG_ORDERS };
+enum hak_big_order { HAK_BIG_CHAIN, HAK_BIG_PLACE, HAK_BIG_CLASS, HAK_BIG_AGE, HAK_BIG_ORDERS };
 
 struct hak_big {
     /* Any thread. acquire-release: whoever swaps live for held owns the other fields, and sees them. */
@@ -52,13 +53,15 @@ struct hak_big_table {
     uint32_t bucket_count; /* 0 before the first entry, then a power of two */
     uint32_t entries;
     uint64_t mapped_bytes, dirty_bytes;
-    uint64_t hits_site, hits_class, hits_larger, evictions, resizes;
-    struct hak_big_list *buckets;
+    uint64_t hits_site, hits_class, hits_larger, hits_cut, hits_joined, evictions, resizes;
+    struct hak_big_list *buckets; /* bucket_count chains by class and site, then as many by address */
     struct hak_big_list dirty, clean;
     struct hak_big *spare; /* descriptors without memory */
     struct hak_big_list classes[HAK_BIG_CLASSES];
 };
 extern struct hak_big_table hak_big_table;
+/* Bytes that all blocks have mapped, live and cached. Any thread, relaxed: a counter. */
+extern _Atomic uint64_t hak_big_mapped_bytes;
 
 /* What an insertion displaced: taken out of the table, still held, the oldest first. */
 struct hak_big_victims {
@@ -84,8 +87,15 @@ uint32_t hak_big_hash(uint32_t class, uintptr_t site);
 /* The most that a request may be served with. */
 HAK_INLINE size_t hak_big_at_most(size_t bytes) { return bytes + bytes / 4; }
 
-/* Takes out the best entry of at least `bytes`, or NULL. */
+/* Takes out what serves `bytes` best, or NULL: an entry that fits, else a larger dirty one, to be cut, else dirty
+ * neighbours in the order of addresses, to be joined (those behind the first are linked by age). */
 struct hak_big *hak_big_table_take_locked(size_t bytes, size_t align, uintptr_t site) HAK_REQUIRES(hak_big_table.lock);
+/* What may be dirty: BIGCACHE_RESIDENT, or a share of what is live. `held` bytes are neither live nor in the table. */
+uint64_t hak_big_table_budget_locked(size_t held) HAK_REQUIRES(hak_big_table.lock);
+/* Takes out the oldest dirty entries: about `most_bytes`, and at most `most`, as far as more than an eighth of the
+ * budget is dirty. */
+void hak_big_table_reclaim_locked(size_t most_bytes, unsigned most, struct hak_big_victims *victims)
+    HAK_REQUIRES(hak_big_table.lock);
 /* Adds an entry; its fields are set but for class and hash. The table has buckets. */
 void hak_big_table_insert_locked(struct hak_big *big, struct hak_big_victims *victims) HAK_REQUIRES(hak_big_table.lock);
 /* Takes out up to `most` entries freed at these times or earlier. */
@@ -93,7 +103,7 @@ void hak_big_table_expire_locked(uint64_t unmap_before_ms, uint64_t purge_before
                                  struct hak_big_victims *victims) HAK_REQUIRES(hak_big_table.lock);
 /* True if the load factor asks for more buckets and the option allows them. */
 bool hak_big_table_is_full_locked(void) HAK_REQUIRES(hak_big_table.lock);
-/* Puts all entries into `buckets`, zeroed; the old array. */
+/* Puts all entries into `buckets`, zeroed, two for each of `count`; the old array. */
 struct hak_big_list *hak_big_table_rehash_locked(struct hak_big_list *buckets, uint32_t count)
     HAK_REQUIRES(hak_big_table.lock);
 bool hak_big_table_check_locked(void) HAK_REQUIRES(hak_big_table.lock);

@@ -31,6 +31,7 @@ static bool take_and_unlock(struct hak_l25_shard *shard, const struct hak_l25_wa
     bool tick = hak_load_rlx(&shard->requests) % TICK_REQUESTS == 0;
     hak_l25_settle_locked(shard);
     hak_unlock(&shard->lock);
+    if (taken && block->zero) hak_pages_count_fresh(HAK_STORE_L25, block->bytes);
     if (tick) hak_l25_table_tick();
     return taken;
 }

@@ -25,12 +25,13 @@ void hak_l25_settle_locked(struct hak_l25_shard *shard) {
     if (is_much(shard->owed_live) || is_much(shard->owed_dirty)) pay_locked(shard);
 }
 
-static bool over_budget(void) {
+/* More is dirty than `eighths` of the budget. */
+static bool is_over(unsigned eighths) {
     int64_t dirty = hak_load_rlx(&dirty_slices), live = hak_load_rlx(&live_slices);
     if (dirty <= 0) return false;
     uint64_t share = (live > 0 ? (uint64_t)live : 0) * HAK_SLICE_BYTES / 100 * hak_option(RETAIN_PERCENT);
     uint64_t budget = hak_option(RETAIN_BYTES) > share ? hak_option(RETAIN_BYTES) : share;
-    return (uint64_t)dirty * HAK_SLICE_BYTES > budget;
+    return (uint64_t)dirty * HAK_SLICE_BYTES > budget / 8 * eighths;
 }
 
 /* Purges the runs of `mask`; the slices whose purge failed. */
@@ -79,16 +80,28 @@ static unsigned purge_oldest(struct hak_l25_shard *shard, uint64_t before_ms, bo
 /* False: nothing more is to be done elsewhere. */
 static bool trim_shard(struct hak_l25_shard *shard) {
     bool refused = false;
-    while (over_budget() && !refused)
+    while (is_over(8) && !refused)
         if (purge_oldest(shard, ANY_AGE, &refused) == 0) break;
-    return over_budget() && !refused;
+    return is_over(8) && !refused;
 }
 
 void hak_l25_trim(struct hak_l25_shard *shard) {
-    if (!over_budget() || hak_pages_purge_is_refused() || !trim_shard(shard)) return;
+    if (!is_over(8) || hak_pages_purge_is_refused() || !trim_shard(shard)) return;
     const uint32_t count = hak_l25_table_count();
     for (uint32_t i = 0; (i = hak_l25_table_next(i, count)) < count; i++)
         if (!trim_shard(hak_l25_table_shard(i))) return;
+}
+
+size_t hak_l25_reclaim(size_t most_bytes) {
+    size_t bytes = 0;
+    bool refused = !is_over(1) || hak_pages_purge_is_refused();
+    const uint32_t count = hak_l25_table_count_now();
+    for (uint32_t i = 0; !refused && (i = hak_l25_table_next(i, count)) < count; i++)
+        for (unsigned purged = 1; purged != 0 && !refused && bytes < most_bytes && is_over(1);) {
+            purged = purge_oldest(hak_l25_table_shard(i), ANY_AGE, &refused);
+            bytes += purged * HAK_SLICE_BYTES;
+        }
+    return bytes;
 }
 
 /* Detaches the wholly free chunks that are so since `before_ms` or earlier, linked by `next`. */

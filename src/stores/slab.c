@@ -4,6 +4,7 @@
 
 #include "base/size_class.h"
 #include "pages/meta.h"
+#include "pages/pages.h"
 #include "pages/region.h"
 #include "stores/superslab.h"
 
@@ -74,6 +75,7 @@ struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_
         give_record(slab);
         return NULL;
     }
+    if (run.fresh) hak_pages_count_fresh(HAK_STORE_SLABS, slab_bytes(slab));
     slab->base = run.ptr;
     slab->superslab = run.superslab;
     slab->first_slab = (uint8_t)run.first;
@@ -95,6 +97,7 @@ void hak_slab_give(struct hak_slab *slab) {
 }
 
 void hak_slab_relieve(void) { hak_superslab_relieve(); }
+size_t hak_slab_reclaim(size_t most_bytes) { return hak_superslab_reclaim(most_bytes); }
 void hak_slab_decay(uint64_t now_ms) { hak_superslab_decay(now_ms); }
 size_t hak_slab_purge_all(void) { return hak_superslab_purge_all(); }
 

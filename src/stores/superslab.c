@@ -14,6 +14,7 @@
 /* Lists for a longest free run of 1, 2-3, 4-7, 8-31 and all 32 granules. */
 #define LISTS 5
 #define EMPTY_LIST (LISTS - 1)
+#define ANY_AGE UINT64_MAX
 
 struct link {
     struct hak_superslab *next, *prev;
@@ -106,10 +107,11 @@ static void set_dirty_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRE
     else dirty_push_locked(s);
 }
 
-static uint64_t budget_slabs_locked(void) HAK_REQUIRES(pool_lock) {
+/* What may stay dirty, in eighths of the budget. */
+static uint64_t budget_slabs_locked(unsigned eighths) HAK_REQUIRES(pool_lock) {
     uint64_t fixed = hak_option(RETAIN_BYTES) / HAK_SLAB_BYTES;
     uint64_t share = pool.slabs_used * hak_option(RETAIN_PERCENT) / 100;
-    return fixed > share ? fixed : share;
+    return (fixed > share ? fixed : share) * eighths / 8;
 }
 
 /* ---- take and give ------------------------------------------------------------------------------------- */
@@ -117,14 +119,16 @@ static uint64_t budget_slabs_locked(void) HAK_REQUIRES(pool_lock) {
 static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned slabs) HAK_REQUIRES(pool_lock) {
     /* What is dirty is resident already: using it first keeps RSS down. */
     uint32_t starts = run_starts(s->dirty_mask, slabs);
-    if (starts == 0) starts = run_starts(s->free_mask, slabs);
+    bool fresh = starts == 0;
+    if (fresh) starts = run_starts(s->free_mask, slabs);
     unsigned first = (unsigned)__builtin_ctz(starts);
     uint32_t mask = run_mask(first, slabs);
     s->free_mask &= ~mask;
     set_dirty_locked(s, s->dirty_mask & ~mask);
     relist_locked(s);
     pool.slabs_used += slabs;
-    return (struct hak_slab_run){.ptr = s->base + first * HAK_SLAB_BYTES, .superslab = s, .first = first};
+    return (struct hak_slab_run){
+        .ptr = s->base + first * HAK_SLAB_BYTES, .superslab = s, .first = first, .fresh = fresh};
 }
 
 static struct hak_slab_run take_any_locked(unsigned slabs) HAK_REQUIRES(pool_lock) {
@@ -175,7 +179,7 @@ void hak_superslab_give(struct hak_superslab *s, unsigned first, unsigned slabs)
         if (s->free_mask == ALL_SLABS) s->empty_since_ms = hak_sys_now_ms();
         set_dirty_locked(s, s->dirty_mask | mask);
         relist_locked(s);
-        if (pool.dirty_slabs > budget_slabs_locked()) hak_store_rlx(&over_budget, true);
+        if (pool.dirty_slabs > budget_slabs_locked(8)) hak_store_rlx(&over_budget, true);
     }
     hak_unlock(&pool_lock);
     if (!ours) hak_pages_purge(s->base + first * HAK_SLAB_BYTES, slabs * HAK_SLAB_BYTES);
@@ -199,15 +203,15 @@ static uint32_t purge_runs(struct hak_superslab *s, uint32_t mask) {
     return refused;
 }
 
-/* Purges the superslab that has been dirty longest: `by_age` if it became dirty at `latest_ms` or before, else if
- * the budget is exceeded. Returns the bytes given back; `*again` says whether another may follow. */
-static size_t purge_oldest(uint64_t latest_ms, bool by_age, bool *again) {
+/* Purges the superslab that has been dirty longest, if it became so at `latest_ms` or before and more than `eighths` of
+ * the budget are dirty. Returns the bytes given back; `*again` says whether another may follow. */
+static size_t purge_oldest(uint64_t latest_ms, unsigned eighths, bool *again) {
     *again = false;
     hak_lock(&pool_lock);
     struct hak_superslab *s = pool.dirty_first;
-    bool due = s != NULL && (by_age ? s->dirty_since_ms <= latest_ms : pool.dirty_slabs > budget_slabs_locked());
+    bool due = s != NULL && s->dirty_since_ms <= latest_ms && pool.dirty_slabs > budget_slabs_locked(eighths);
     if (!due) {
-        if (!by_age) hak_store_rlx(&over_budget, false);
+        if (eighths == 8) hak_store_rlx(&over_budget, false);
         hak_unlock(&pool_lock);
         return 0;
     }
@@ -253,21 +257,28 @@ static bool unmap_one(uint64_t latest_ms, uint32_t keep) {
 
 void hak_superslab_relieve(void) {
     bool again = hak_load_rlx(&over_budget) && !hak_pages_purge_is_refused();
-    while (again) purge_oldest(0, false, &again);
+    while (again) purge_oldest(ANY_AGE, 8, &again);
+}
+
+size_t hak_superslab_reclaim(size_t most_bytes) {
+    size_t bytes = 0;
+    bool again = !hak_pages_purge_is_refused();
+    while (again && bytes < most_bytes) bytes += purge_oldest(ANY_AGE, 1, &again);
+    return bytes;
 }
 
 void hak_superslab_decay(uint64_t now_ms) {
     uint64_t purge_delay = hak_option(PURGE_DELAY_MS), unmap_delay = hak_option(UNMAP_DELAY_MS);
     bool again = now_ms >= purge_delay;
-    while (again) purge_oldest(now_ms - purge_delay, true, &again);
+    while (again) purge_oldest(now_ms - purge_delay, 0, &again);
     while (now_ms >= unmap_delay && unmap_one(now_ms - unmap_delay, 1)) continue;
 }
 
 size_t hak_superslab_purge_all(void) {
     size_t bytes = 0;
     bool again = true;
-    while (again) bytes += purge_oldest(UINT64_MAX, true, &again);
-    while (unmap_one(UINT64_MAX, 0)) continue;
+    while (again) bytes += purge_oldest(ANY_AGE, 0, &again);
+    while (unmap_one(ANY_AGE, 0)) continue;
     return bytes;
 }
 

@@ -15,6 +15,7 @@ struct hak_slab_run {
     char *ptr;
     struct hak_superslab *superslab;
     unsigned first; /* granule in the superslab */
+    bool fresh;     /* not resident, as far as is known */
 };
 
 /* Takes a run of `slabs` (1, 2, 4 or 8) granules, linking a fresh superslab where no other has room. */
@@ -23,6 +24,7 @@ struct hak_slab_run hak_superslab_take(unsigned slabs);
 void hak_superslab_give(struct hak_superslab *superslab, unsigned first, unsigned slabs);
 
 void hak_superslab_relieve(void);
+size_t hak_superslab_reclaim(size_t most_bytes);
 void hak_superslab_decay(uint64_t now_ms);
 size_t hak_superslab_purge_all(void);
 

@@ -17,7 +17,8 @@
 #define BIG_MODEL_CACHED 2048
 #define BIG_MODEL_MARKED (2 * HAK_GRANULE) /* bytes at its start that are written, but for the last page */
 #define BIG_MODEL_PAGE ((size_t)4096)
-#define BIG_MODEL_WALK 32 /* entries of one list that a lookup sees */
+#define BIG_MODEL_WALK 32  /* entries of one list that a lookup sees */
+#define BIG_MODEL_JOINED 8 /* neighbours that may become one block */
 
 struct big_model_entry {
     char *ptr;
@@ -25,6 +26,8 @@ struct big_model_entry {
     uintptr_t site;
     uint32_t class;
     bool zero;
+    bool shaped;  /* cut or joined: the marks are not where they were */
+    bool several; /* mappings: the kernel may not move them as one */
     uint64_t freed_ms, seed;
 };
 
@@ -34,7 +37,7 @@ struct big_model {
     unsigned entries, dirty; /* dirty ones come first */
     uint64_t cached_bytes, dirty_bytes, lost_bytes;
     uint32_t buckets;
-    uint64_t resizes, evictions, hits[3], served, now_ms;
+    uint64_t resizes, evictions, hits[5], served, now_ms;
     unsigned faults; /* seen when the operation began */
     bool marred;     /* some have ever failed: a range that munmap refused may be served again, and not be zero */
 };
@@ -150,6 +153,27 @@ static void big_model_purged(struct big_model *model, struct big_model_entry *pu
     }
 }
 
+/* `held`: what is neither in the model's live blocks nor cached. */
+static uint64_t big_model_budget(const struct big_model *model, size_t held) {
+    uint64_t live = model->lost_bytes + held, fixed = hak_option(BIGCACHE_RESIDENT);
+    for (unsigned i = 0; i < BIG_MODEL_LIVE; i++) live += model->live[i].ptr != NULL ? model->live[i].mapped : 0;
+    const uint64_t share = live / 100 * hak_option(RETAIN_PERCENT);
+    return fixed > share ? fixed : share;
+}
+
+/* What the budgets and a full table make of an insertion. */
+static void big_model_settle(struct big_model *model, size_t held) {
+    const uint64_t budget = big_model_budget(model, held);
+    while (model->cached_bytes > hak_option(BIGCACHE_MAPPED)) big_model_evict(model, big_model_oldest(model));
+    static struct big_model_entry purged[BIG_MODEL_CACHED];
+    unsigned count = 0;
+    while (model->dirty_bytes > budget) purged[count++] = big_model_remove(model, model->dirty - 1);
+    bool full = model->entries * 4 >= model->buckets * 3 && model->buckets * 2 <= hak_option(BIGCACHE_BUCKETS_MAX);
+    big_model_purged(model, purged, count);
+    if (full && big_model_failed(model)) full = hak_big_stats().buckets != model->buckets;
+    if (full) model->buckets *= 2, model->resizes++;
+}
+
 /* ---- allocation ---- */
 
 /* The first entry of a class that fits, `site` NULL: of the class's list; else of the chain of class and site. */
@@ -169,6 +193,41 @@ static int big_model_find(const struct big_model *model, uint32_t class, const u
     return -1;
 }
 
+/* The dirty entry that is cut: the newest of the smallest class that is larger than what may serve as it is, and that
+ * leaves a rest worth an entry. */
+static int big_model_find_to_cut(const struct big_model *model, size_t need) {
+    const size_t least = need + HAK_MIB, beyond = least > need + need / 4 ? least : need + need / 4;
+    for (uint32_t class = hak_big_class_of(beyond); class < HAK_BIG_CLASSES; class ++)
+        for (unsigned i = 0; i < model->dirty; i++) {
+            if (model->cached[i].class != class) continue;
+            if (model->cached[i].mapped >= least) return (int)i;
+            break;
+        }
+    return -1;
+}
+
+/* The dirty entry that begins where another ends, or -1. */
+static int big_model_behind(const struct big_model *model, const struct big_model_entry *entry) {
+    for (unsigned i = 0; i < model->dirty; i++)
+        if (model->cached[i].ptr == entry->ptr + entry->mapped) return (int)i;
+    return -1;
+}
+
+/* The oldest dirty entry that is large enough together with up to seven behind it. */
+static int big_model_find_to_join(const struct big_model *model, size_t need) {
+    for (unsigned n = 0; n < model->dirty && n < BIG_MODEL_WALK; n++) {
+        const int first = (int)(model->dirty - 1 - n);
+        size_t sum = model->cached[first].mapped;
+        int i = sum < need ? big_model_behind(model, &model->cached[first]) : -1;
+        for (int pieces = 2; i >= 0 && pieces <= BIG_MODEL_JOINED; pieces++) {
+            sum += model->cached[i].mapped;
+            if (sum >= need) return first;
+            i = big_model_behind(model, &model->cached[i]);
+        }
+    }
+    return -1;
+}
+
 /* The entry that must serve, or -1. */
 static int big_model_lookup(struct big_model *model, size_t need, size_t align, uintptr_t site) {
     uint32_t class = hak_big_class_of(need);
@@ -179,8 +238,42 @@ static int big_model_lookup(struct big_model *model, size_t need, size_t align, 
     if (found >= 0) return model->hits[1]++, found;
     while (found < 0 && hak_big_class_bytes(++class) <= need + need / 4)
         found = big_model_find(model, class, NULL, need, align);
-    if (found >= 0) model->hits[2]++;
+    if (found >= 0) return model->hits[2]++, found;
+    if (align != HAK_GRANULE || !hak_option(BIGCACHE_CUT) || model->dirty_bytes < need) return -1;
+    found = big_model_find_to_cut(model, need);
+    if (found >= 0) return model->hits[3]++, found;
+    found = big_model_find_to_join(model, need);
+    if (found >= 0) model->hits[4]++;
     return found;
+}
+
+/* Takes out what serves: with those behind it, if it is too small by itself. Marks of the user's are lost by then. */
+static struct big_model_entry big_model_take(struct big_model *model, int index, size_t need) {
+    struct big_model_entry entry = big_model_remove(model, (unsigned)index);
+    while (entry.mapped < need) {
+        const int next = big_model_behind(model, &entry);
+        expect(next >= 0);
+        entry.mapped += big_model_remove(model, (unsigned)next).mapped;
+        entry.shaped = entry.several = true;
+    }
+    return entry;
+}
+
+/* What is left of an entry that was cut goes back, as if just freed. */
+static bool big_model_cut(struct big_model *model, struct big_model_entry *entry, size_t need) {
+    struct big_model_entry rest = *entry;
+    if (entry->mapped <= hak_big_at_most(need) || entry->mapped - need < HAK_MIB) return false;
+    if (big_model_failed(model) && hak_big_stats().entries == model->entries) return false; /* no descriptor for it */
+    entry->mapped = entry->usable = need;
+    entry->shaped = true;
+    rest.ptr += need;
+    rest.usable = rest.mapped -= need;
+    rest.shaped = true;
+    rest.freed_ms = model->now_ms;
+    rest.zero = rest.mapped > big_model_budget(model, need);
+    rest.class = hak_big_class_of(rest.mapped);
+    big_model_put(model, &rest);
+    return true;
 }
 
 /* What a request maps, and what of it the user has: in checked builds there is room for a guard page. */
@@ -209,43 +302,35 @@ static void big_model_alloc(struct big_model *model, struct big_model_entry *liv
     struct big_model_entry entry = {
         .ptr = got.ptr, .mapped = need, .usable = big_model_usable(bytes), .zero = got.zero};
     if (expected >= 0) {
-        entry = big_model_remove(model, (unsigned)expected);
+        entry = big_model_take(model, expected, need);
         expect_equal(got.ptr, entry.ptr);
+        if (big_model_cut(model, &entry, need)) big_model_settle(model, need);
     }
     expect_equal(got.bytes, big_model_usable(bytes));
     expect(got.zero == entry.zero && (entry.zero || expected >= 0 || model->marred || big_model_failed(model)));
     const bool reachable = !HAK_CHECKED || entry.usable <= got.bytes; /* else its end lies behind the guard */
-    if (!entry.zero && expected >= 0 && reachable) big_model_expect_marked(&entry);
+    if (!entry.zero && expected >= 0 && reachable && !entry.shaped) big_model_expect_marked(&entry);
     if (entry.zero) expect(is_zero(got.ptr, BIG_MODEL_MARKED)); /* where something was ever written */
     if (entry.zero && reachable) expect(is_zero(entry.ptr + entry.usable - BIG_MODEL_PAGE, BIG_MODEL_PAGE));
     model->served++;
-    *live = (struct big_model_entry){
-        .ptr = got.ptr, .mapped = entry.mapped, .usable = got.bytes, .site = site, .seed = op};
+    *live = (struct big_model_entry){.ptr = got.ptr,
+                                     .mapped = entry.mapped,
+                                     .usable = got.bytes,
+                                     .site = site,
+                                     .several = entry.several,
+                                     .seed = op};
     big_model_expect_mapped(live);
     big_model_mark(live);
 }
 
 /* ---- free ---- */
 
-/* What the budgets and a full table make of an insertion. */
-static void big_model_settle(struct big_model *model) {
-    while (model->cached_bytes > hak_option(BIGCACHE_MAPPED)) big_model_evict(model, big_model_oldest(model));
-    static struct big_model_entry purged[BIG_MODEL_CACHED];
-    unsigned count = 0;
-    while (model->dirty_bytes > hak_option(BIGCACHE_RESIDENT))
-        purged[count++] = big_model_remove(model, model->dirty - 1);
-    bool full = model->entries * 4 >= model->buckets * 3 && model->buckets * 2 <= hak_option(BIGCACHE_BUCKETS_MAX);
-    big_model_purged(model, purged, count);
-    if (full && big_model_failed(model)) full = hak_big_stats().buckets != model->buckets;
-    if (full) model->buckets *= 2, model->resizes++;
-}
-
 /* Whether a freed mapping is not kept. One that was, and then evicted at once, is counted as an eviction. */
 static bool big_model_lets_go(struct big_model *model, const struct big_model_entry *entry) {
     if (entry->mapped > hak_option(BIGCACHE_BLOCK_MAX) || entry->mapped > hak_option(BIGCACHE_MAPPED)) return true;
     if (model->buckets == 0 && (!big_model_failed(model) || hak_big_stats().buckets != 0))
         model->buckets = HAK_BIG_BUCKETS_MIN;
-    bool needs_call = entry->mapped > hak_option(BIGCACHE_RESIDENT) || model->buckets == 0;
+    bool needs_call = entry->mapped > big_model_budget(model, 0) || model->buckets == 0;
     bool counted = hak_big_stats().evictions != model->evictions;
     return big_model_failed(model) && needs_call && !counted && big_model_is_dropped(entry);
 }
@@ -270,9 +355,9 @@ static void big_model_free(struct big_model *model, struct big_model_entry *live
     }
     entry.class = hak_big_class_of(entry.mapped);
     entry.freed_ms = model->now_ms;
-    entry.zero = entry.mapped > hak_option(BIGCACHE_RESIDENT);
+    entry.zero = entry.mapped > big_model_budget(model, 0);
     big_model_put(model, &entry);
-    big_model_settle(model);
+    big_model_settle(model, 0);
 }
 
 /* ---- realloc, decay, purge ---- */
@@ -284,7 +369,7 @@ static void big_model_realloc(struct big_model *model, struct big_model_entry *l
     const size_t bytes = big_model_bytes(op), need = big_model_extent(bytes);
     const struct hak_block got = hak_big_realloc(big, live->ptr, bytes, (op >> 32) % 40);
     if (got.ptr == NULL) {
-        expect(big_model_failed(model) || model->marred); /* a refused move is not tried again */
+        expect(big_model_failed(model) || model->marred || live->several); /* a refused move is not tried again */
         expect_equal(hak_big_usable(big, live->ptr), old.usable);
         big_model_expect_marked(live);
         return;
@@ -357,6 +442,8 @@ static void big_model_compare(const struct big_model *model) {
     expect_equal(stats.hits_site, model->hits[0]);
     expect_equal(stats.hits_class, model->hits[1]);
     expect_equal(stats.hits_larger, model->hits[2]);
+    expect_equal(stats.hits_cut, model->hits[3]);
+    expect_equal(stats.hits_joined, model->hits[4]);
     expect_equal(stats.served_blocks, model->served);
     expect(hak_big_check());
 }
