@@ -190,11 +190,10 @@ static void stay_large(void *argument) {
     static void *blocks[PER_SLAB_64];
     (void)argument;
     for (unsigned i = 0; i < 600; i++) blocks[i] = take(CLASS_64);
-    unsigned slots = hak_tls_heap->state[CLASS_64].capacity;
-    must(slots > 16);
+    must(hak_tls_heap->state[CLASS_64].capacity == 16);
     use_up_metadata();
     for (unsigned i = 0; i < 600; i++) give(blocks[i]); /* visits that leave blocks in the bin: time to shrink */
-    must(hak_tls_heap->state[CLASS_64].capacity == slots);
+    must(hak_tls_heap->state[CLASS_64].capacity == 16);
     must(stats_of_front().shrinks == 0 && hak_heap_check());
     let_all_succeed();
     for (unsigned i = 0; i < 900; i++) blocks[i] = take(CLASS_64);
@@ -204,8 +203,10 @@ static void stay_large(void *argument) {
 
 static void a_bin_that_cannot_shrink_stays_as_it_is(void **state) {
     (void)state;
-    set_option(TLS_SLOTS_MAX, 64);
+    set_option(TLS_SLOTS_MIN, 4);
+    set_option(TLS_SLOTS_MAX, 16);
     succeeds(stay_large);
+    set_option(TLS_SLOTS_MIN, 16);
     set_option(TLS_SLOTS_MAX, 2048);
 }
 
