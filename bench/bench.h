@@ -97,8 +97,8 @@ BENCH_INLINE uint64_t bench_threads(unsigned threads, bench_body *body, void *da
         if (pthread_create(&members[i].thread, NULL, bench_member_main, &members[i]) != 0)
             bench_fail("pthread_create failed");
     }
+    uint64_t begin = bench_now_ns(); /* not behind the barrier: this thread may come to run again much later */
     pthread_barrier_wait(&crew.barrier);
-    uint64_t begin = bench_now_ns();
     for (unsigned i = 0; i < threads; i++) pthread_join(members[i].thread, NULL);
     uint64_t took = bench_now_ns() - begin;
     pthread_barrier_destroy(&crew.barrier);
