@@ -180,8 +180,8 @@ endef
 WHITEBOX_CONFIGS := $(foreach c,$(CONFIGS),$(if $($(c)_KINDS),$(c)))
 $(foreach c,$(WHITEBOX_CONFIGS),$(eval $(call script_rules,$(c))))
 
-# Fuzzing, schedules and what belongs to them. A file adds its test scripts to TESTS_MORE.
-include $(wildcard fuzz/*.mk fuzz/*/*.mk)
+# Variants to measure, fuzzing, schedules and what belongs to them. A file adds its test scripts to TESTS_MORE.
+include $(wildcard bench/*.mk fuzz/*.mk fuzz/*/*.mk)
 
 # $(call only,SCRIPTS)
 only = $(if $(ONLY),$(foreach t,$(1),$(if $(findstring $(ONLY),$(t)),$(t))),$(1))

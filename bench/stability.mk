@@ -1,0 +1,8 @@
+# The long form of the report's 4-thread stability.
+
+RUNS         ?= 1000
+SECONDS_EACH ?= 1
+stability: $(REL)/bench/larson_hakmem  ## Larson with 4 threads, RUNS=1000 times SECONDS_EACH=1, two at a time
+	@python3 bench/stability.py $(RUNS) $(SECONDS_EACH)
+
+.PHONY: stability
