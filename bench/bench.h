@@ -50,6 +50,13 @@ BENCH_INLINE uint64_t bench_random_between(struct bench_random *random, uint64_t
     return least + bench_random_below(random, most - least + 1);
 }
 
+/* Sizes as programs ask for them: from `least` up, half as many of each doubling, at most 2^doublings times `least`. */
+BENCH_INLINE uint64_t bench_random_skewed(struct bench_random *random, uint64_t least, unsigned doublings) {
+    uint64_t bits = bench_random_next(random) | (uint64_t)1 << (doublings - 1);
+    uint64_t from = least << __builtin_ctzll(bits);
+    return from + bench_random_below(random, from);
+}
+
 /* ---- memory that is not the allocator's ---------------------------------------------------------------------- */
 
 /* Zeroed memory straight from the system. */
@@ -65,6 +72,31 @@ BENCH_INLINE void *bench_malloc(size_t bytes) {
     if (ptr == NULL) bench_fail("malloc returned NULL");
     if (bytes != 0) ptr[0] = ptr[bytes - 1] = 1;
     return ptr;
+}
+
+/* A block that knows its size: in its first bytes, and by a mark in its last byte. The first byte of every page is
+ * written, as real programs do. `bytes` is at least BENCH_BLOCK_LEAST. */
+#define BENCH_BLOCK_LEAST (sizeof(uint32_t) + 1)
+BENCH_INLINE void *bench_block_fill(void *block, size_t bytes) {
+    unsigned char *ptr = block;
+    if (ptr == NULL) bench_fail("out of memory");
+    for (size_t i = 4096; i < bytes; i += 4096) ptr[i] = 1;
+    ptr[bytes - 1] = (unsigned char)(bytes % 251);
+    uint32_t size = (uint32_t)bytes;
+    memcpy(ptr, &size, sizeof size);
+    return block;
+}
+/* Returns the block, found as it was filled. */
+BENCH_INLINE void *bench_block_checked(void *block) {
+    unsigned char *ptr = block;
+    uint32_t bytes;
+    memcpy(&bytes, ptr, sizeof bytes);
+    if (ptr[bytes - 1] != bytes % 251) bench_fail("a block was overwritten");
+    return block;
+}
+BENCH_INLINE void *bench_block_new(size_t bytes) { return bench_block_fill(malloc(bytes), bytes); }
+BENCH_INLINE void bench_block_free(void *block) {
+    if (block != NULL) free(bench_block_checked(block));
 }
 
 /* ---- threads ------------------------------------------------------------------------------------------------- */
@@ -156,5 +188,41 @@ BENCH_INLINE uint64_t bench_argument(int argc, char **argv, int index, const cha
             (unsigned long long)least, (unsigned long long)most, argv[index]);
     exit(2);
 }
+
+/* How much of the usual work is to be done: a hundredth in tests of the programs themselves. */
+BENCH_INLINE uint64_t bench_work(uint64_t count) {
+    const char *quick = getenv("BENCH_QUICK");
+    if (quick == NULL || strcmp(quick, "1") != 0) return count;
+    return count < 100 ? 1 : count / 100;
+}
+
+/* A program that does several things: its first argument chooses the mode, numbers follow, one per word of `arguments`.
+ */
+struct bench_mode {
+    const char *name, *arguments, *text;
+    void (*run)(const uint64_t *numbers);
+};
+#define BENCH_NUMBERS_MOST 4
+BENCH_INLINE int bench_run_mode(int argc, char **argv, const struct bench_mode *modes, size_t count) {
+    bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
+    for (size_t i = 0; i < count && argc > 1; i++) {
+        if (strcmp(argv[1], modes[i].name) != 0) continue;
+        int words = 1;
+        for (const char *at = modes[i].arguments; *at != '\0'; at++) words += *at == ' ';
+        if (words != argc - 2) break;
+        uint64_t numbers[BENCH_NUMBERS_MOST];
+        for (int n = 0; n < words; n++)
+            numbers[n] = bench_argument(argc, argv, n + 2, "each argument", 0, UINT32_MAX, 0);
+        modes[i].run(numbers);
+        return 0;
+    }
+    for (size_t i = 0; i < count; i++)
+        fprintf(help ? stdout : stderr, "%s %s %s %s\n        %s\n", i == 0 ? "usage:" : "      ",
+                program_invocation_short_name, modes[i].name, modes[i].arguments, modes[i].text);
+    return help ? 0 : 2;
+}
+
+/* How many blocks were allocated or resized, for figures per operation. */
+BENCH_INLINE void bench_tell_operations(uint64_t count) { printf("operations: %llu blocks\n", (unsigned long long)count); }
 
 #endif
