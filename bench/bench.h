@@ -223,6 +223,8 @@ BENCH_INLINE int bench_run_mode(int argc, char **argv, const struct bench_mode *
 }
 
 /* How many blocks were allocated or resized, for figures per operation. */
-BENCH_INLINE void bench_tell_operations(uint64_t count) { printf("operations: %llu blocks\n", (unsigned long long)count); }
+BENCH_INLINE void bench_tell_operations(uint64_t count) {
+    printf("operations: %llu blocks\n", (unsigned long long)count);
+}
 
 #endif

@@ -15,7 +15,8 @@ static void batches(uint64_t batch, uint64_t count, bool last_first) {
     void **blocks = bench_map(batch * sizeof *blocks);
     uint64_t rounds = bench_work(count) / batch + 1;
     for (uint64_t round = 0; round < rounds; round++) {
-        for (uint64_t i = 0; i < batch; i++) blocks[i] = bench_block_new(bench_random_between(&random_numbers, 16, 256));
+        for (uint64_t i = 0; i < batch; i++)
+            blocks[i] = bench_block_new(bench_random_between(&random_numbers, 16, 256));
         for (uint64_t i = 0; i < batch; i++) bench_block_free(blocks[last_first ? batch - 1 - i : i]);
     }
     bench_tell_operations(rounds * batch);
@@ -51,8 +52,8 @@ static void *new_zeroed(void) {
     return bench_block_fill(ptr, bytes);
 }
 
-/* For vector registers, cache lines, pages. (Others would find mimalloc 2.0.9 wanting: at 256 to 1,024 bytes some of its
- * blocks are not aligned.) */
+/* For vector registers, cache lines, pages. (Others would find mimalloc 2.0.9 wanting: at 256 to 1,024 bytes some of
+ * its blocks are not aligned.) */
 static void *new_aligned(void) {
     static const size_t alignments[] = {16, 32, 64, 128, 4096};
     size_t alignment = alignments[bench_random_below(&random_numbers, sizeof alignments / sizeof *alignments)];
