@@ -147,12 +147,15 @@ $(REL)/bench/%_hakmem: bench/%.c $(REL)/hakmem.o ci/compile.sh | $(REL)/bench/
 	$(QUIET)ci/compile.sh gcc $< $@ $(CFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- $(REL)/hakmem.o -pthread -ldl -lm
 $(REL)/bench/%_system: bench/%.c ci/compile.sh | $(REL)/bench/
 	$(QUIET)ci/compile.sh gcc $< $@ $(CFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- -pthread -ldl -lm
-$(REL)/tests/ $(REL)/tests/support/ $(REL)/bench/: ; @mkdir -p $@
+$(REL)/bench/traces/%: bench/traces/%.zst | $(REL)/bench/traces/
+	$(QUIET)zstd -d -q -f -o $@ $<
+$(REL)/tests/ $(REL)/tests/support/ $(REL)/bench/ $(REL)/bench/traces/: ; @mkdir -p $@
 -include $(wildcard $(REL)/tests/support/*.d $(REL)/bench/*.d)
 
 SUPPORT_BIN := $(SUPPORT:%=$(REL)/tests/support/%)
 BENCH_TWINS := $(filter $(BENCH),larson random_mixed)
-BENCH_BIN   := $(BENCH:%=$(REL)/bench/%) $(BENCH_TWINS:%=$(REL)/bench/%_hakmem) $(BENCH_TWINS:%=$(REL)/bench/%_system)
+BENCH_BIN   := $(BENCH:%=$(REL)/bench/%) $(BENCH_TWINS:%=$(REL)/bench/%_hakmem) $(BENCH_TWINS:%=$(REL)/bench/%_system) \
+               $(patsubst %.zst,$(REL)/%,$(wildcard bench/traces/*.zst))
 bench-build: $(BENCH_BIN)       ## the benchmark programs, into build/release/bench
 
 # prove runs build/t/<configuration>/<test>: a one-line shell script each, also for running one test by hand. The time

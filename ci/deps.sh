@@ -11,13 +11,14 @@ check=(
     g++ clang-14 clang-19 lld-14 libclang-rt-14-dev libclang-rt-19-dev llvm-14 valgrind libc6-dbg
     libcmocka-dev uthash-dev bats libseccomp-dev musl-tools lua5.4 libpython3.11-testsuite
     jq time strace file gnuplot-nox zip unzip procps util-linux pkg-config mandoc man-db patch rsync
+    zstd
 )
 
 case ${1-} in
 run) packages=("${build[@]}" "${programs[@]}") ;;
 test) packages=("${build[@]}" "${programs[@]}" "${check[@]}" "${lint[@]}") ;;
 fuzz) packages=("${build[@]}" "${check[@]}" afl++) ;;
-bench) packages=("${build[@]}" "${programs[@]}" g++ time) ;;
+bench) packages=("${build[@]}" "${programs[@]}" g++ time zstd) ;;
 *)
     echo "usage: ci/deps.sh run|test|fuzz|bench" >&2
     exit 2
