@@ -157,6 +157,7 @@ BENCH_TWINS := $(filter $(BENCH),larson random_mixed)
 BENCH_BIN   := $(BENCH:%=$(REL)/bench/%) $(BENCH_TWINS:%=$(REL)/bench/%_hakmem) $(BENCH_TWINS:%=$(REL)/bench/%_system) \
                $(patsubst %.zst,$(REL)/%,$(wildcard bench/traces/*.zst))
 bench-build: $(BENCH_BIN)       ## the benchmark programs, into build/release/bench
+build/t/bats/bench_workloads: | $(BENCH_BIN)
 
 # prove runs build/t/<configuration>/<test>: a one-line shell script each, also for running one test by hand. The time
 # limit only ends what hangs.

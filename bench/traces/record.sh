@@ -23,4 +23,5 @@ gcc -E -D_GNU_SOURCE -DHAK_TSAN=0 -DHAK_CHECKED=0 -DHAK_DEBUG=0 -DHAK_ASAN=0 -DH
 record gcc "$(gcc -print-prog-name=cc1)" -quiet -g -O3 -fpreprocessed "$work/source.i" -o /dev/null
 record python /usr/bin/python3 -s -S -B -c 'import argparse, ast
 print(ast.unparse(ast.parse(open(argparse.__file__).read())))'
+# shellcheck disable=SC2016  # perl expands
 record perl /usr/bin/perl -MPod::Text -MCPAN -e 'Pod::Text->new->parse_from_file($INC{"CPAN.pm"}, "-")'
