@@ -75,8 +75,7 @@ BENCH_INLINE void *bench_malloc(size_t bytes) {
 }
 
 /* A block that knows its size: in its first bytes, and by a mark in its last byte. The first byte of every page is
- * written, as real programs do. `bytes` is at least BENCH_BLOCK_LEAST. */
-#define BENCH_BLOCK_LEAST (sizeof(uint32_t) + 1)
+ * written, as real programs do. `bytes` is at least 5. */
 BENCH_INLINE void *bench_block_fill(void *block, size_t bytes) {
     unsigned char *ptr = block;
     if (ptr == NULL) bench_fail("out of memory");
@@ -196,13 +195,18 @@ BENCH_INLINE uint64_t bench_work(uint64_t count) {
     return count < 100 ? 1 : count / 100;
 }
 
-/* A program that does several things: its first argument chooses the mode, numbers follow, one per word of `arguments`.
- */
+/* A program with several modes: the first argument chooses one, numbers follow, one for each word of `arguments`. */
 struct bench_mode {
     const char *name, *arguments, *text;
     void (*run)(const uint64_t *numbers);
 };
 #define BENCH_NUMBERS_MOST 4
+/* For what not every number is good for. */
+BENCH_INLINE unsigned bench_in_range(uint64_t number, unsigned least, unsigned most, const char *what) {
+    if (number >= least && number <= most) return (unsigned)number;
+    fprintf(stderr, "%s: %s is from %u to %u\n", program_invocation_short_name, what, least, most);
+    exit(2);
+}
 BENCH_INLINE int bench_run_mode(int argc, char **argv, const struct bench_mode *modes, size_t count) {
     bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
     for (size_t i = 0; i < count && argc > 1; i++) {

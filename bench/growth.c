@@ -55,13 +55,13 @@ static void mixed_alone(struct mixed mixed) {
     mixed_end(&mixed, blocks);
 }
 static void heap(const uint64_t *numbers) {
-    uint64_t bytes = bench_work(numbers[1]) << 20;
+    uint64_t bytes = bench_work(bench_in_range(numbers[1], 1, 1 << 20, "MIB")) << 20;
     mixed_alone(
         (struct mixed){.working_set = bytes / ((BYTES_LEAST + BYTES_MOST) / 2), .count = bench_work(numbers[0])});
 }
 static void classes(const uint64_t *numbers) {
-    if (numbers[1] < 1 || numbers[1] > (BYTES_MOST - BYTES_LEAST) / 16) bench_fail("SIZES is out of range");
-    mixed_alone((struct mixed){.working_set = 4096, .count = bench_work(numbers[0]), .sizes = numbers[1]});
+    unsigned sizes = bench_in_range(numbers[1], 1, (BYTES_MOST - BYTES_LEAST) / 16, "SIZES");
+    mixed_alone((struct mixed){.working_set = 4096, .count = bench_work(numbers[0]), .sizes = sizes});
 }
 
 static void mixed_body(unsigned index, void *data) {
@@ -72,8 +72,7 @@ static void mixed_body(unsigned index, void *data) {
     mixed_end(mixed, blocks);
 }
 static void threads(const uint64_t *numbers) {
-    if (numbers[1] < 1 || numbers[1] > 4096) bench_fail("THREADS is out of range");
-    unsigned many = (unsigned)numbers[1];
+    unsigned many = bench_in_range(numbers[1], 1, 4096, "THREADS");
     struct mixed mixed = {.working_set = 256, .count = bench_work(numbers[0]) / many};
     uint64_t took = bench_threads(many, mixed_body, &mixed);
     tell(took, many * (mixed.working_set + mixed.count), many);
@@ -141,11 +140,10 @@ static void send_and_receive(unsigned index, void *data) {
     }
 }
 static void remote_frees(const uint64_t *numbers) {
-    if (numbers[1] > 100) bench_fail("PERCENT is out of range");
     struct remote *remote = bench_map(sizeof *remote);
     remote->working = 2;
     remote->parcels_each = bench_work(numbers[0]) / (2 * PARCEL_BLOCKS);
-    remote->percent = numbers[1];
+    remote->percent = bench_in_range(numbers[1], 0, 100, "PERCENT");
     uint64_t took = bench_threads(2, send_and_receive, remote);
     tell(took, 2 * remote->parcels_each * PARCEL_BLOCKS, 2);
 }

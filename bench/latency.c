@@ -96,7 +96,7 @@ static void mixed(unsigned index, void *data) {
     merge(latencies);
 }
 static void run_mixed(const uint64_t *numbers) {
-    unsigned threads = (unsigned)numbers[0];
+    unsigned threads = bench_in_range(numbers[0], 1, 4096, "THREADS");
     uint64_t count = bench_work(numbers[1]) / threads, begin_ns = bench_now_ns(), begin_ticks = ticks();
     bench_threads(threads, mixed, &count);
     tell(begin_ns, begin_ticks);
@@ -117,7 +117,7 @@ static void first_calls(unsigned index, void *data) {
     for (unsigned i = 0; i < FIRST_BLOCKS; i++) timed_free(latencies, blocks[i]);
 }
 static void run_start(const uint64_t *numbers) {
-    unsigned threads = (unsigned)numbers[0];
+    unsigned threads = bench_in_range(numbers[0], 1, 4096, "THREADS");
     uint64_t rounds = bench_work(numbers[1]) / threads + 1, begin_ns = bench_now_ns(), begin_ticks = ticks();
     struct latencies *latencies = bench_map(threads * sizeof *latencies);
     for (uint64_t round = 0; round < rounds; round++) bench_threads(threads, first_calls, latencies);

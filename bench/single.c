@@ -12,7 +12,7 @@ static void pairs(const uint64_t *numbers) {
 }
 
 static void batches(uint64_t batch, uint64_t count, bool last_first) {
-    void **blocks = bench_map(batch * sizeof *blocks);
+    void **blocks = bench_map(bench_in_range(batch, 1, 1 << 24, "BATCH") * sizeof *blocks);
     uint64_t rounds = bench_work(count) / batch + 1;
     for (uint64_t round = 0; round < rounds; round++) {
         for (uint64_t i = 0; i < batch; i++)
@@ -29,7 +29,7 @@ static void fifo(const uint64_t *numbers) { batches(numbers[0], numbers[1], fals
 typedef void *new_block(void);
 
 static void replace(uint64_t working_set, uint64_t count, new_block *create) {
-    void **blocks = bench_map(working_set * sizeof *blocks);
+    void **blocks = bench_map(bench_in_range(working_set, 1, 1 << 28, "BLOCKS") * sizeof *blocks);
     count = bench_work(count);
     for (uint64_t i = 0; i < working_set; i++) blocks[i] = create();
     for (uint64_t i = 0; i < count; i++) {
@@ -52,8 +52,7 @@ static void *new_zeroed(void) {
     return bench_block_fill(ptr, bytes);
 }
 
-/* For vector registers, cache lines, pages. (Others would find mimalloc 2.0.9 wanting: at 256 to 1,024 bytes some of
- * its blocks are not aligned.) */
+/* For vector registers, cache lines, pages. (Not 256 to 1,024: some such blocks of mimalloc 2.0.9 are not aligned.) */
 static void *new_aligned(void) {
     static const size_t alignments[] = {16, 32, 64, 128, 4096};
     size_t alignment = alignments[bench_random_below(&random_numbers, sizeof alignments / sizeof *alignments)];
@@ -87,7 +86,7 @@ struct string {
 
 /* Appends to strings in turn. A string that is long enough is dropped, and begins anew. */
 static void strings(const uint64_t *numbers) {
-    uint64_t many = numbers[0], count = bench_work(numbers[1]);
+    uint64_t many = bench_in_range(numbers[0], 1, 1 << 24, "STRINGS"), count = bench_work(numbers[1]);
     struct string *all = bench_map(many * sizeof *all);
     for (uint64_t i = 0; i < count; i++) {
         struct string *string = &all[i % many];

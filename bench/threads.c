@@ -9,10 +9,9 @@ static uint64_t share(uint64_t count, uint64_t threads) {
     return count < threads ? 1 : count / threads;
 }
 
-/* Needs at least this many threads. */
+#define THREADS_MOST 4096
 static unsigned thread_count(uint64_t threads, unsigned least) {
-    if (threads < least || threads > 4096) bench_fail("THREADS is out of range");
-    return (unsigned)threads;
+    return bench_in_range(threads, least, THREADS_MOST, "THREADS");
 }
 
 /* ---- queue: one half allocates, the other frees ------------------------------------------------------------------ */
@@ -161,8 +160,8 @@ static void run_server(const uint64_t *numbers) {
 #define SHARING_WRITES 100 /* to each block */
 struct sharing {
     unsigned threads;
-    uint64_t count;                          /* how often SHARING_BLOCKS are allocated by each thread */
-    void *neighbours[4096 * SHARING_BLOCKS]; /* allocated one after the other, taken by the threads in turn */
+    uint64_t count;                                  /* how often SHARING_BLOCKS are allocated by each thread */
+    void *neighbours[THREADS_MOST * SHARING_BLOCKS]; /* allocated one after the other, taken by the threads in turn */
 };
 
 static void write_often(unsigned index, void *data) {
@@ -224,8 +223,8 @@ static void take_requests(unsigned index, void *data) {
 }
 static void run_requests(const uint64_t *numbers) {
     unsigned threads = thread_count(numbers[0], 1);
-    struct requests requests = {.count = share(numbers[2], threads), .blocks = numbers[1]};
-    if (requests.blocks < 1 || requests.blocks > REQUEST_BLOCKS_MOST) bench_fail("BLOCKS is out of range");
+    struct requests requests = {.count = share(numbers[2], threads),
+                                .blocks = bench_in_range(numbers[1], 1, REQUEST_BLOCKS_MOST, "BLOCKS")};
     bench_threads(threads, take_requests, &requests);
     bench_tell_operations(threads * requests.count * requests.blocks);
 }

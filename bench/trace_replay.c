@@ -9,8 +9,9 @@
 #include "trace.h"
 
 /* Blocks live in slots; the slot that was left last is taken first. For a call that frees, `bytes` is what it frees. */
+#define SLOT_BITS 23
 struct step {
-    uint32_t kind : TRACE_KIND_BITS, shift : 6, slot : 23;
+    uint32_t kind : TRACE_KIND_BITS, shift : 6, slot : SLOT_BITS;
     uint32_t bytes;
 };
 struct trace {
@@ -91,10 +92,12 @@ static struct trace decode(const char *name) {
         if (kind != TRACE_FREE) block->bytes = next_number(&readers[TRACE_SIZES]);
         if (kind == TRACE_FREE) left[left_count++] = block->slot;
         trace.blocks += kind != TRACE_FREE;
-        trace.steps[trace.count] = (struct step){
-            .kind = kind, .shift = call >> TRACE_KIND_BITS, .slot = block->slot & 0x7fffff, .bytes = block->bytes};
+        trace.steps[trace.count] = (struct step){.kind = kind,
+                                                 .shift = call >> TRACE_KIND_BITS,
+                                                 .slot = block->slot & ((1 << SLOT_BITS) - 1),
+                                                 .bytes = block->bytes};
     }
-    if (trace.slots >> 23 != 0) bench_fail("the trace has too many blocks at a time");
+    if (trace.slots >> SLOT_BITS != 0) bench_fail("the trace has too many blocks at a time");
     munmap(blocks, ((size_t)header.blocks + 1) * sizeof *blocks);
     munmap(left, ((size_t)header.blocks + 1) * sizeof *left);
     munmap((void *)content, size);

@@ -47,6 +47,8 @@ figures() {
         run -2 "$programs/$program"
         run -2 "$programs/$program" nonsense
     done
+    run -2 "$programs/growth" remote 1000 101
+    [ "$output" = "growth: PERCENT is from 0 to 100" ]
 }
 
 @test "blocks that overlap are noticed" {
