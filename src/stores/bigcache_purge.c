@@ -44,15 +44,22 @@ static bool purge(struct hak_big *big) {
     return big->zero;
 }
 
+/* `*full`: the number of buckets, if there should be more. */
+static void insert_locked(struct hak_big *big, struct hak_big_victims *victims, uint32_t *full)
+    HAK_REQUIRES(hak_big_table.lock) {
+    hak_big_table_insert_locked(big, victims);
+    *full = hak_big_table_is_full_locked() ? table.bucket_count : 0;
+}
+
 /* Does with the victims what the table wanted. Purged ones go back in, which may displace others in turn. */
-static size_t finish(struct hak_big_victims victims) {
+static size_t finish(struct hak_big_victims victims, uint32_t *full) {
     size_t bytes = 0;
     for (struct hak_big *big; (big = hak_big_next_victim(&victims.purge)) != NULL;) {
         bool kept = false;
         if (purge(big)) {
             hak_lock(&table.lock);
             kept = table.bucket_count != 0; /* else a forked child has set the table aside meanwhile */
-            if (kept) hak_big_table_insert_locked(big, &victims);
+            if (kept) insert_locked(big, &victims, full);
             hak_unlock(&table.lock);
         }
         if (!kept) hak_big_drop(big);
@@ -98,17 +105,14 @@ static bool is_cacheable(size_t mapped) {
            mapped <= hak_option(BIGCACHE_MAPPED);
 }
 
-/* Inserts; false if the table has no buckets yet. `*full`: their number, if there should be more. */
+/* Inserts; false if the table has no buckets yet. */
 static bool insert(struct hak_big *big, uint32_t *full) {
     struct hak_big_victims victims = {.unmap = {.first = NULL}};
     hak_lock(&table.lock);
     const bool ready = table.bucket_count != 0;
-    if (ready) {
-        hak_big_table_insert_locked(big, &victims);
-        *full = hak_big_table_is_full_locked() ? table.bucket_count : 0;
-    }
+    if (ready) insert_locked(big, &victims, full);
     hak_unlock(&table.lock);
-    finish(victims);
+    finish(victims, full);
     return ready;
 }
 
@@ -138,6 +142,7 @@ void hak_big_cache(struct hak_big *big) {
 /* All that was freed at these times or earlier. */
 static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
     size_t bytes = 0;
+    uint32_t full; /* never through these: they were in the table before */
     bool more = true;
     while (more) {
         struct hak_big_victims victims = {.unmap = {.first = NULL}};
@@ -145,7 +150,7 @@ static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
         hak_big_table_expire_locked(unmap_before_ms, purge_before_ms, BATCH, &victims);
         hak_unlock(&table.lock);
         more = victims.unmap.first != NULL || victims.purge.first != NULL;
-        bytes += finish(victims);
+        bytes += finish(victims, &full);
     }
     return bytes;
 }

@@ -168,8 +168,8 @@ static void big_model_settle(struct big_model *model, size_t held) {
     static struct big_model_entry purged[BIG_MODEL_CACHED];
     unsigned count = 0;
     while (model->dirty_bytes > budget) purged[count++] = big_model_remove(model, model->dirty - 1);
-    bool full = model->entries * 4 >= model->buckets * 3 && model->buckets * 2 <= hak_option(BIGCACHE_BUCKETS_MAX);
     big_model_purged(model, purged, count);
+    bool full = model->entries * 4 >= model->buckets * 3 && model->buckets * 2 <= hak_option(BIGCACHE_BUCKETS_MAX);
     if (full && big_model_failed(model)) full = hak_big_stats().buckets != model->buckets;
     if (full) model->buckets *= 2, model->resizes++;
 }
@@ -465,9 +465,11 @@ static void big_model_step(struct big_model *model, uint64_t op) {
 /* Frees all; system calls succeed again. */
 static void big_model_end(struct big_model *model) {
     model->faults = faults_seen;
-    for (unsigned i = 0; i < BIG_MODEL_LIVE; i++)
-        if (model->live[i].ptr != NULL) big_model_free(model, &model->live[i]);
-    big_model_compare(model);
+    for (unsigned i = 0; i < BIG_MODEL_LIVE; i++) {
+        if (model->live[i].ptr == NULL) continue;
+        big_model_free(model, &model->live[i]);
+        big_model_compare(model);
+    }
     hak_big_purge_all();
     expect_equal(hak_big_stats().mapped_bytes, model->lost_bytes);
     hak_big_reset_for_test();
