@@ -8,6 +8,7 @@
 
 #include "pages/meta.h"
 #include "stores/bigcache.h"
+#include "stores/bigcache_purge.h"
 #include "stores/bigcache_table.h"
 
 #define GRANULE HAK_GRANULE
@@ -114,6 +115,41 @@ static void the_same_site_comes_first_then_the_class_then_larger_ones_within_a_q
     give(others);
     give(larger);
     give(fresh);
+}
+
+static void a_quarter_more_is_the_most_and_of_larger_classes_the_nearest_serves(void **state) {
+    (void)state;
+    const size_t size = 4 * HAK_MIB, most = size + size / 4;
+    char *too_large = take(most + GRANULE, SITE_A), *quarter = take(most, SITE_A),
+         *nearer = take(size + size / 8, SITE_A);
+    assert_int_not_equal(hak_big_class_of(most), hak_big_class_of(size + size / 8));
+    give(nearer);
+    give(quarter); /* newer than the nearer one */
+    give(too_large);
+    assert_ptr_equal(take(size, SITE_A), nearer);
+    assert_ptr_equal(take(size, SITE_A), quarter);
+    assert_int_equal(hak_big_stats().hits_larger, 2);
+    char *fresh = take(size, SITE_A);
+    assert_ptr_not_equal(fresh, too_large);
+    assert_int_equal(hak_big_stats().misses, 4);
+    give(nearer);
+    give(quarter);
+    give(fresh);
+}
+
+static void an_entry_knows_its_site_when_it_was_freed_and_how_often_it_served(void **state) {
+    (void)state;
+    char *block = take(2 * HAK_MIB, SITE_A);
+    const struct hak_big *big = descriptor_of(block);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(big->times_served, i);
+        give_at(block, 100000 + i);
+        assert_ptr_equal(big->base, block);
+        assert_int_equal(big->site, SITE_A + i);
+        assert_int_equal(big->freed_ms, 100000 + i);
+        assert_ptr_equal(take(2 * HAK_MIB, SITE_A + i + 1), block);
+    }
+    give(block);
 }
 
 static void a_cached_block_is_not_believed_zero_until_purged(void **state) {
@@ -362,6 +398,52 @@ static void the_table_doubles_at_three_quarters_and_says_so(void **state) {
     assert_int_equal(hak_big_stats().resizes, 3);
 }
 
+static void an_entry_that_is_being_purged_counts_too(void **state) {
+    (void)state;
+    char *blocks[192], text[1024];
+    set_option(LOG, 1);
+    set_option(BIGCACHE_RESIDENT, 8 * HAK_MIB);
+    capture_stderr();
+    fill(blocks, 0, 192);
+    captured_stderr(text, sizeof text);
+    assert_string_equal(text, "[BIGCACHE] Resized: 256 → 512 buckets (192 entries)\n");
+}
+
+/* Entries without memory: in builds for memory tools so many blocks would cost too much. */
+static void the_table_grows_up_to_65536_buckets(void **state) {
+    (void)state;
+    enum { COUNT = 60000 };
+    char text[1024], expected[1024] = "";
+    struct hak_big *entries = calloc(COUNT, sizeof *entries);
+    assert_non_null(entries);
+    set_option(LOG, 1);
+    set_option(BIGCACHE_MAPPED, (uint64_t)1 << 40);
+    set_option(BIGCACHE_RESIDENT, (uint64_t)1 << 40);
+    capture_stderr();
+    for (unsigned i = 0; i < COUNT; i++) {
+        entries[i].state = HAK_BIG_HELD;
+        entries[i].mapped = HAK_MIB + GRANULE * (i % 16);
+        entries[i].site = i / 64;
+        hak_big_cache(&entries[i]);
+    }
+    captured_stderr(text, sizeof text);
+    const struct hak_big_stats stats = hak_big_stats();
+    struct hak_big_victims victims = {.unmap = {.first = NULL}};
+    hak_lock(&hak_big_table.lock);
+    hak_big_table_expire_locked(UINT64_MAX, 0, COUNT, &victims);
+    hak_unlock(&hak_big_table.lock);
+    for (unsigned from = 256; from < 65536; from *= 2) {
+        size_t used = strlen(expected);
+        snprintf(expected + used, sizeof expected - used, "[BIGCACHE] Resized: %u → %u buckets (%u entries)\n", from,
+                 2 * from, from / 4 * 3);
+    }
+    assert_string_equal(text, expected);
+    assert_int_equal(stats.buckets, 65536);
+    assert_int_equal(stats.entries, COUNT);
+    for (unsigned i = 0; i < COUNT; i++) assert_ptr_equal(hak_big_next_victim(&victims.unmap), &entries[i]);
+    free(entries);
+}
+
 static void the_table_grows_to_its_limit_and_no_further(void **state) {
     (void)state;
     static char *blocks[1700];
@@ -469,6 +551,33 @@ static void any_call_may_fail_once_or_from_then_on(void **state) {
     }
 }
 
+static unsigned calls_seen[HAK_SYS_WIPE + 1], calls_under_lock;
+
+static int look_for_locks(enum hak_sys_call call, size_t bytes) {
+    (void)bytes;
+    calls_seen[call]++;
+    if (hak_held_ranks != 0) calls_under_lock++;
+    return 0;
+}
+
+static void no_lock_is_held_while_the_system_is_called(void **state) {
+    (void)state;
+    char *blocks[192];
+    memset(calls_seen, 0, sizeof calls_seen);
+    set_option(BIGCACHE_RESIDENT, 8 * HAK_MIB);
+    set_option(BIGCACHE_MAPPED, 256 * HAK_MIB);
+    hak_sys_set_fault_for_test(look_for_locks);
+    assert_int_equal(scenario(), 0);
+    fill(blocks, 0, 192);
+    hak_big_purge_all();
+    hak_sys_set_fault_for_test(NULL);
+    assert_int_not_equal(calls_seen[HAK_SYS_MAP], 0);
+    assert_int_not_equal(calls_seen[HAK_SYS_UNMAP], 0);
+    assert_int_not_equal(calls_seen[HAK_SYS_PURGE], 0);
+    assert_int_not_equal(calls_seen[HAK_SYS_REMAP], 0);
+    assert_int_equal(calls_under_lock, 0);
+}
+
 /* ---- fork ---- */
 
 static pthread_barrier_t held, release;
@@ -525,6 +634,8 @@ int main(void) {
         test(any_alignment_is_met),
         test(impossible_sizes_are_refused),
         test(the_same_site_comes_first_then_the_class_then_larger_ones_within_a_quarter),
+        test(a_quarter_more_is_the_most_and_of_larger_classes_the_nearest_serves),
+        test(an_entry_knows_its_site_when_it_was_freed_and_how_often_it_served),
         test(a_cached_block_is_not_believed_zero_until_purged),
         test(a_block_that_cannot_be_purged_is_unmapped),
         test(each_wrong_free_is_named),
@@ -538,11 +649,14 @@ int main(void) {
         test(what_was_purged_is_neither_cut_nor_joined),
         test(without_a_descriptor_for_the_rest_a_mapping_is_served_whole),
         test(the_table_doubles_at_three_quarters_and_says_so),
+        test(an_entry_that_is_being_purged_counts_too),
+        test(the_table_grows_up_to_65536_buckets),
         test(the_table_grows_to_its_limit_and_no_further),
         test(without_memory_for_more_buckets_the_cache_goes_on),
         test(a_full_chain_evicts_its_oldest),
         test(the_hash_is_fnv_1a_over_class_and_site),
         test(any_call_may_fail_once_or_from_then_on),
+        test(no_lock_is_held_while_the_system_is_called),
         test(a_cache_whose_lock_was_held_at_fork_starts_empty_in_the_child),
     };
     alarm(600);
