@@ -158,12 +158,13 @@ static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
 size_t hak_big_reclaim(size_t most_bytes) {
     struct hak_big_victims victims = {.unmap = {.first = NULL}};
     size_t bytes = 0;
+    uint32_t full; /* never through these, as above */
     hak_lock(&table.lock);
     hak_big_table_reclaim_locked(most_bytes, BATCH, &victims);
     hak_unlock(&table.lock);
     for (const struct hak_big *big = victims.purge.first; big != NULL; big = big->link[HAK_BIG_AGE].next)
         bytes += hak_big_mapped(big);
-    finish(victims);
+    finish(victims, &full);
     return bytes;
 }
 
