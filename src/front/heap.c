@@ -111,13 +111,13 @@ static void tidy(struct hak_heap *heap) {
     heap->orphaned = false;
 }
 
-/* Parks a heap that the caller owns: collects and gives back what is empty, until nothing is left in the inbox at
- * the moment when the heap enters the list. Who pushes later finds the parked bit and then the heap in the list. */
+/* Parks a heap that the caller owns, which has no empty slabs: collects, and so gives back what becomes empty, until
+ * nothing is left in the inbox at the moment when the heap enters the list. Who pushes later finds the parked bit and
+ * then the heap in the list. */
 static void park(struct hak_heap *heap) {
     tidy(heap);
     for (bool parked = false; !parked;) {
         hak_remote_collect(heap);
-        for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c);
         hak_lock(&registry_lock);
         /* acq_rel: pairs with the CAS in inbox_push */
         parked = (hak_or_acqrel(&heap->inbox, HAK_INBOX_PARKED) & ~HAK_INBOX_PARKED) == 0;
@@ -254,8 +254,9 @@ static void give(struct hak_heap *heap, struct hak_slab *slab) {
 
 void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab) {
     if (!slab->listed) hak_heap_list(heap, slab);
-    bool last = slab->prev == NULL && slab->next == NULL;
-    if (hak_slab_is_empty(slab) && !last) give(heap, slab); /* one stays, against thrash */
+    if (!hak_slab_is_empty(slab)) return;
+    bool last = slab->prev == NULL && slab->next == NULL, in_use = heap == hak_tls_heap || heap->shared;
+    if (!last || !in_use) give(heap, slab); /* one stays, against thrash */
 }
 
 void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class) {

@@ -129,7 +129,8 @@ void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab);
 /* Another slab with free blocks of this class, listed: adopted from a parked heap, or a new one. NULL if the
  * system gives no memory or the limit HAKMEM_SUPERSLABS_MAX is reached. */
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class);
-/* Lists a slab that has got free blocks, or gives it back if it is empty and not the last of its class. */
+/* Lists a slab that has got free blocks, or gives it back if it is empty; but a heap in use keeps the last of a class.
+ */
 void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab);
 /* Gives back all slabs of a class that are empty. */
 void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class);
