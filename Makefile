@@ -38,9 +38,11 @@ VERSION     := $(shell awk '/define HAKMEM_VERSION_M|define HAKMEM_VERSION_P/ { 
 
 # ---- flags --------------------------------------------------------------------------------------------------------
 
-# Every switch is always defined, 0 or 1; a configuration names those that differ from 0.
+# Every switch is always defined, 0 or 1; a configuration names those that differ from 0, or of the second list from 1.
 SWITCHES := HAK_CHECKED HAK_DEBUG HAK_ASAN HAK_TSAN HAK_MSAN HAK_VALGRIND HAK_TEST HAK_SCHED
-switches  = $(foreach s,$(SWITCHES),-D$(s)=$(if $(filter $(s)=1,$($(1)_SWITCHES)),1,0))
+SWITCHES_ON := HAK_REGION_LOOKUP HAK_AGGRESSIVE_INLINE HAK_PREWARM_TLS
+switches  = $(foreach s,$(SWITCHES),-D$(s)=$(if $(filter $(s)=1,$($(1)_SWITCHES)),1,0)) \
+            $(foreach s,$(SWITCHES_ON),-D$(s)=$(if $(filter $(s)=0,$($(1)_SWITCHES)),0,1))
 
 CPPFLAGS_ALL := -Iinclude -Isrc
 WARN         := -Wall -Wextra -Wundef -Wvla -Wshadow

@@ -20,14 +20,21 @@ HAK_INLINE struct hak_bin *bin_at(struct hak_heap *heap, size_t index) {
     return (struct hak_bin *)(void *)((char *)heap + index * (sizeof(struct hak_bin) / 2));
 }
 
-HAK_HOT void *hak_malloc(size_t size) {
-    if (HAK_EXACT) return malloc_slow(size, HAK_SITE);
-    if (hak_unlikely(size > HAK_TINY_MAX)) return malloc_slow(size, HAK_SITE);
+/* A block for a size of the Tiny layer out of its bin; a misaligned pointer if the bin is empty. */
+HAK_INLINE void *take_cached(size_t size) {
     struct hak_heap *heap = hak_tls_heap;
     struct hak_bin *bin = bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]);
     void *ptr = bin->top[-1];
+    if (hak_likely(!hak_is_misaligned(ptr))) bin->top--;
+    return ptr;
+}
+static HAK_NOINLINE void *take_cached_called(size_t size) { return take_cached(size); }
+
+HAK_HOT void *hak_malloc(size_t size) {
+    if (HAK_EXACT) return malloc_slow(size, HAK_SITE);
+    if (hak_unlikely(size > HAK_TINY_MAX)) return malloc_slow(size, HAK_SITE);
+    void *ptr = HAK_AGGRESSIVE_INLINE ? take_cached(size) : take_cached_called(size);
     if (hak_unlikely(hak_is_misaligned(ptr))) return malloc_slow(size, HAK_SITE);
-    bin->top--;
     return ptr;
 }
 HAK_LIBC_NAME(malloc, hak_malloc);
@@ -37,34 +44,38 @@ extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) 
 
 static HAK_NOINLINE void free_slow(void *ptr) { hak_release(ptr, "free"); }
 
-HAK_HOT void hak_free(void *ptr) {
-    if (HAK_EXACT) {
-        free_slow(ptr);
-        return;
-    }
-    struct hak_heap *heap = hak_tls_heap;
+/* The index of the bin that a block of this heap's own goes to; NOT_OWN for whatever else is freed. */
+#define NOT_OWN SIZE_MAX
+HAK_INLINE size_t own_bin(const struct hak_heap *heap, const void *ptr) {
     /* NULL, and addresses beyond the map, are in no window. */
     size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
-    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) {
-        free_slow(ptr);
-        return;
+    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return NOT_OWN;
+    if (HAK_REGION_LOOKUP) {
+        uint64_t tag = hak_load_rlx(&heap->window[granule]); /* region.h: why a stale owner does no harm */
+        return hak_likely(hak_tag_owner(tag) == hak_heap_tag(heap)) ? hak_tag_kind(tag) : NOT_OWN;
     }
-    uint64_t tag = hak_load_rlx(&heap->window[granule]); /* region.h: why a stale owner does no harm */
-    if (hak_unlikely(hak_tag_owner(tag) != hak_heap_tag(heap))) {
-        free_slow(ptr);
-        return;
-    }
-    size_t index = hak_tag_kind(tag);
+    const struct hak_slab *slab = hak_slab_find((const struct hak_region_leaf *)(const void *)heap->window, granule);
+    return hak_likely(slab != NULL && hak_load_rlx(&slab->owner) == heap) ? 2U * slab->size_class : NOT_OWN;
+}
+
+/* Puts a block into its bin. False if that is for the slow path to do, or to complain about. */
+HAK_INLINE bool put_cached(void *ptr) {
+    struct hak_heap *heap = hak_tls_heap;
+    size_t index = own_bin(heap, ptr);
+    if (hak_unlikely(index == NOT_OWN)) return false;
     void **top = bin_at(heap, index)->top;
     hak_forget_register(index);
-    if (hak_unlikely(top[-1] == ptr || top == bin_at(heap, index)->limit)) {
-        free_slow(ptr);
-        return;
-    }
+    if (hak_unlikely(ptr == top[-1] || bin_at(heap, index)->limit == top)) return false;
     *top = ptr;
     hak_forget_register(index);
     hak_forget_memory();
     bin_at(heap, index)->top++;
+    return true;
+}
+static HAK_NOINLINE bool put_cached_called(void *ptr) { return put_cached(ptr); }
+
+HAK_HOT void hak_free(void *ptr) {
+    if (HAK_EXACT || !(HAK_AGGRESSIVE_INLINE ? put_cached(ptr) : put_cached_called(ptr))) free_slow(ptr);
 }
 HAK_LIBC_NAME(free, hak_free);
 

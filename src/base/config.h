@@ -17,6 +17,12 @@ static_assert(HAK_TSAN == 0 || HAK_TSAN == 1, "built with ThreadSanitizer (no an
 static_assert(HAK_MSAN == 0 || HAK_MSAN == 1, "annotations for MemorySanitizer");
 static_assert(HAK_VALGRIND == 0 || HAK_VALGRIND == 1, "client requests for Valgrind");
 static_assert(HAK_SCHED == 0 || HAK_SCHED == 1, "scheduling points for controlled schedules");
+/* These three are 1 but in the variants that measure what each gains (make phase7). */
+static_assert(HAK_REGION_LOOKUP == 0 || HAK_REGION_LOOKUP == 1,
+              "free asks the tags of the region map; 0: the slab's record");
+static_assert(HAK_AGGRESSIVE_INLINE == 0 || HAK_AGGRESSIVE_INLINE == 1,
+              "hits stand in the entry points; 0: are called");
+static_assert(HAK_PREWARM_TLS == 0 || HAK_PREWARM_TLS == 1, "a thread's first use fills bins");
 
 /* Builds that remember the requested size of every block, and tell it as the usable size. */
 #define HAK_EXACT (HAK_CHECKED + HAK_ASAN + HAK_MSAN + HAK_VALGRIND != 0)

@@ -203,7 +203,7 @@ static HAK_COLD struct hak_heap *attach(void) {
         return NULL;
     }
     hak_remote_collect(heap);
-    hak_tcache_prewarm(heap);
+    if (HAK_PREWARM_TLS) hak_tcache_prewarm(heap);
     hak_heap_leave(heap, false);
     return heap;
 }

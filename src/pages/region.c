@@ -44,6 +44,11 @@ void hak_region_set(const void *ptr, size_t bytes, uint32_t owner, uint32_t kind
     }
 }
 
+void hak_region_set_superslab(const void *ptr, void *superslab) {
+    /* release: pairs with the acquire in hak_slab_find */
+    hak_store_rel(&hak_region_leaf_of(ptr)->superslab[hak_region_index(ptr) / HAK_SUPERSLAB_SLABS], superslab);
+}
+
 /* Zeroes `count` words; whole pages of them by giving the pages back. Zero is "not ours" in either array. */
 static void zero_words(_Atomic uint64_t *words, size_t count) {
     uintptr_t page = hak_sys_page_bytes(), start = (uintptr_t)words, end = start + count * sizeof *words;

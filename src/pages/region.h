@@ -31,6 +31,8 @@ HAK_INLINE uint32_t hak_tag_kind(uint64_t tag) { return (uint32_t)(tag >> 32); }
 struct hak_region_leaf {
     hak_region_tag tag[HAK_WINDOW_GRANULES];
     void *_Atomic descriptor[HAK_WINDOW_GRANULES];
+    /* Builds without HAK_REGION_LOOKUP: the superslab at each 2 MiB, the first step of hak_slab_find(). */
+    void *_Atomic superslab[HAK_REGION_LOOKUP ? 0 : HAK_WINDOW_GRANULES / HAK_SUPERSLAB_SLABS];
 };
 
 /* Leaves are published with release and never go away. */
@@ -66,6 +68,9 @@ HAK_INLINE struct hak_region hak_region_lookup(const void *ptr) {
 bool hak_region_reserve(const void *ptr, size_t bytes);
 /* Sets tag and descriptor of a reserved range. */
 void hak_region_set(const void *ptr, size_t bytes, uint32_t owner, uint32_t kind, void *descriptor);
+/* Builds without HAK_REGION_LOOKUP: sets the superslab (NULL: none) at `ptr`, which is aligned to 2 MiB and reserved.
+ */
+void hak_region_set_superslab(const void *ptr, void *superslab);
 /* Takes a range out of the map: "not ours". */
 void hak_region_clear(const void *ptr, size_t bytes);
 

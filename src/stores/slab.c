@@ -5,7 +5,6 @@
 #include "base/size_class.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
-#include "pages/region.h"
 #include "stores/superslab.h"
 
 #include <string.h>
@@ -61,6 +60,13 @@ static void fill_bitmaps(struct hak_slab *slab) {
 
 static size_t slab_bytes(const struct hak_slab *slab) { return slab->slabs * HAK_SLAB_BYTES; }
 
+/* Builds without HAK_REGION_LOOKUP: enters a slab, or NULL in its place, in the index of its superslab. */
+static void index_slab(const struct hak_slab *slab, struct hak_slab *entry) {
+    struct hak_slab_index *index = (struct hak_slab_index *)(void *)slab->superslab;
+    /* release: the record is complete; pairs with the acquire in hak_slab_find */
+    for (unsigned i = 0; i < slab->slabs; i++) hak_store_rel(&index->slab[slab->first_slab + i], entry);
+}
+
 void hak_slab_adopt(struct hak_slab *slab, void *owner, uint32_t owner_tag) {
     /* release: a thread that delivers to the new owner's inbox sees the record as it is now (inbox_push) */
     hak_store_rel(&slab->owner, owner);
@@ -83,12 +89,14 @@ struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_
     slab->next = slab->prev = NULL;
     fill_bitmaps(slab);
     hak_slab_adopt(slab, owner, owner_tag);
+    if (!HAK_REGION_LOOKUP) index_slab(slab, slab);
     return slab;
 }
 
 void hak_slab_give(struct hak_slab *slab) {
     hak_assert(hak_slab_is_empty(slab) && !slab->listed);
     hak_region_set(slab->base, slab_bytes(slab), 0, HAK_KIND_FREE_SLAB, NULL);
+    if (!HAK_REGION_LOOKUP) index_slab(slab, NULL);
     /* Here and not when it is taken: a fresh record is zero, and its pages need not be touched. */
     if (HAK_EXACT) memset((void *)slab->request, 0, slab->blocks * sizeof *slab->request);
     hak_store_rel(&slab->owner, NULL); /* pairs with the acquire of a late delivery (inbox_push) */

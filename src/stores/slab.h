@@ -14,6 +14,7 @@
 
 #include "base/config.h"
 #include "base/sync.h"
+#include "pages/region.h"
 #include "stores/block.h"
 
 struct hak_superslab;
@@ -44,6 +45,22 @@ struct hak_slab {
 
     uint64_t bits[]; /* free[words] (owner thread only), then remote[words] (any thread, atomic) */
 };
+
+/* The first field of a superslab's record. Builds without HAK_REGION_LOOKUP: the slab that each granule belongs to, or
+ * NULL. These builds recycle records of superslabs as such only, so that a stale one can be read. */
+struct hak_slab_index {
+    struct hak_slab *_Atomic slab[HAK_REGION_LOOKUP ? 0 : HAK_SUPERSLAB_SLABS];
+};
+
+/* The other way from an address to its slab, by two steps: its superslab, and the slab in that; NULL if it lies in
+ * none. What a thread reads stale does no harm, as with the tag (region.h): all it is asked is whether the owner is me,
+ * and an entry goes before its record can serve elsewhere. */
+HAK_INLINE const struct hak_slab *hak_slab_find(const struct hak_region_leaf *leaf, size_t granule) {
+    /* acquire: both pair with the releases in hak_region_set_superslab and index_slab */
+    const struct hak_slab_index *superslab = hak_load_acq(&leaf->superslab[granule / HAK_SUPERSLAB_SLABS]);
+    if (hak_unlikely(superslab == NULL)) return NULL;
+    return hak_load_acq(&superslab->slab[granule % HAK_SUPERSLAB_SLABS]);
+}
 
 HAK_INLINE uint64_t *hak_slab_free_bits(struct hak_slab *slab) { return slab->bits; }
 HAK_INLINE _Atomic uint64_t *hak_slab_remote_bits(struct hak_slab *slab) {

@@ -9,6 +9,7 @@
 #include "pages/meta.h"
 #include "pages/pages.h"
 #include "pages/region.h"
+#include "stores/slab.h"
 
 #define ALL_SLABS UINT32_MAX
 /* Lists for a longest free run of 1, 2-3, 4-7, 8-31 and all 32 granules. */
@@ -20,11 +21,12 @@ struct link {
     struct hak_superslab *next, *prev;
 };
 
-/* All fields but the first two under the pool lock. */
+/* All fields but the first three under the pool lock. */
 struct hak_superslab {
-    char *base;          /* constant after init */
-    uint32_t generation; /* constant after init: of the pool that it belongs to */
-    uint32_t free_mask;  /* a fresh superslab has all 32 bits set */
+    struct hak_slab_index index; /* slab.h */
+    char *base;                  /* constant after init */
+    uint32_t generation;         /* constant after init: of the pool that it belongs to */
+    uint32_t free_mask;          /* a fresh superslab has all 32 bits set */
     uint32_t dirty_mask;
     uint8_t list; /* index, or LISTS: in none (full) */
     bool in_dirty_queue;
@@ -37,7 +39,8 @@ static struct hak_lock pool_lock = HAK_LOCK_INIT(HAK_RANK_SLABS);
 static struct {
     struct hak_superslab *lists[LISTS];
     struct hak_superslab *dirty_first, *dirty_last;
-    uint32_t generation; /* grows when a forked child sets the pool aside */
+    struct hak_superslab *records; /* at rest, in builds without HAK_REGION_LOOKUP */
+    uint32_t generation;           /* grows when a forked child sets the pool aside */
     uint32_t empty_count;
     uint64_t superslabs, slabs_used, dirty_slabs;
 } pool HAK_GUARDED_BY(pool_lock);
@@ -137,16 +140,39 @@ static struct hak_slab_run take_any_locked(unsigned slabs) HAK_REQUIRES(pool_loc
     return (struct hak_slab_run){.ptr = NULL};
 }
 
+static struct hak_superslab *take_record(void) {
+    struct hak_superslab *s = NULL;
+    if (!HAK_REGION_LOOKUP) {
+        hak_lock(&pool_lock);
+        s = pool.records;
+        if (s != NULL) pool.records = s->run.next;
+        hak_unlock(&pool_lock);
+    }
+    return s != NULL ? s : hak_meta_alloc(sizeof *s);
+}
+
+static void give_record(struct hak_superslab *s) {
+    if (HAK_REGION_LOOKUP) {
+        hak_meta_free(s, sizeof *s);
+        return;
+    }
+    hak_lock(&pool_lock);
+    s->run.next = pool.records;
+    pool.records = s;
+    hak_unlock(&pool_lock);
+}
+
 static struct hak_superslab *map_superslab(void) {
-    struct hak_superslab *s = hak_meta_alloc(sizeof *s);
+    struct hak_superslab *s = take_record();
     if (s == NULL) return NULL;
     s->base = hak_pages_map(HAK_SUPERSLAB_BYTES, HAK_SUPERSLAB_BYTES, NULL);
     if (s->base != NULL && hak_region_reserve(s->base, HAK_SUPERSLAB_BYTES)) {
         hak_region_set(s->base, HAK_SUPERSLAB_BYTES, 0, HAK_KIND_FREE_SLAB, NULL);
+        if (!HAK_REGION_LOOKUP) hak_region_set_superslab(s->base, s);
         return s;
     }
     if (s->base != NULL) hak_pages_unmap(s->base, HAK_SUPERSLAB_BYTES);
-    hak_meta_free(s, sizeof *s);
+    give_record(s);
     return NULL;
 }
 
@@ -250,8 +276,9 @@ static bool unmap_one(uint64_t latest_ms, uint32_t keep) {
     hak_unlock(&pool_lock);
     if (s == NULL) return false;
     hak_region_clear(s->base, HAK_SUPERSLAB_BYTES);
+    if (!HAK_REGION_LOOKUP) hak_region_set_superslab(s->base, NULL);
     hak_pages_unmap(s->base, HAK_SUPERSLAB_BYTES);
-    hak_meta_free(s, sizeof *s);
+    give_record(s);
     return true;
 }
 
@@ -296,7 +323,7 @@ struct hak_superslab_stats hak_superslab_stats(void) {
 void hak_superslab_fork_child(void) HAK_NO_TSA {
     if (!hak_lock_reset_in_child(&pool_lock)) return;
     for (unsigned i = 0; i < LISTS; i++) pool.lists[i] = NULL;
-    pool.dirty_first = pool.dirty_last = NULL;
+    pool.dirty_first = pool.dirty_last = pool.records = NULL;
     pool.generation++;
     pool.empty_count = 0;
     pool.superslabs = pool.slabs_used = pool.dirty_slabs = 0;
