@@ -24,6 +24,9 @@ $(foreach v,$(PHASE7_VARIANTS),$(eval $(call phase7_rules,$(v))))
 
 # ---- tests: no variant may be anything but slower --------------------------------------------------------------------
 
+# Those of `make test`: what a wrong lookup or a hit out of line could break, in the variant that has the most of it.
+TESTS_MORE += $(addprefix build/t/phase7-none/blackbox_,double_free exchange foreign invalid_free million prewarm thread_exit)
+
 PHASE7_TESTS := $(foreach v,$(PHASE7_VARIANTS),$(BLACKBOX:%=build/t/phase7-$(v)/%))
 PHASE7_TESTS_CHOSEN := $(if $(ONLY),$(foreach t,$(PHASE7_TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(PHASE7_TESTS))
 phase7-test: $(PHASE7_TESTS_CHOSEN) $(SUPPORT_BIN)  ## the black-box tests with every variant of `make phase7`; ONLY=phase7-none/

@@ -65,7 +65,7 @@ HAK_INLINE bool put_cached(void *ptr) {
     if (hak_unlikely(index == NOT_OWN)) return false;
     void **top = bin_at(heap, index)->top;
     hak_forget_register(index);
-    if (hak_unlikely(ptr == top[-1] || bin_at(heap, index)->limit == top)) return false;
+    if (hak_unlikely(top[-1] == ptr || top == bin_at(heap, index)->limit)) return false;
     *top = ptr;
     hak_forget_register(index);
     hak_forget_memory();
