@@ -22,6 +22,9 @@ build/t/phase7-$(1)/%: $$(REL)/tests/% build/phase7/$(1)/libhakmem.so Makefile b
 endef
 $(foreach v,$(PHASE7_VARIANTS),$(eval $(call phase7_rules,$(v))))
 
+phase7: $(PHASE7_LIBS) $(REL)/bench/random_mixed $(REL)/bench/larson  ## what each task of Phase 7 gains, and all: tables, build/phase7/*.tsv
+	@python3 bench/report/phase7.py build/phase7
+
 # ---- tests: no variant may be anything but slower --------------------------------------------------------------------
 
 # Those of `make test`: what a wrong lookup or a hit out of line could break, in the variant that has the most of it.
@@ -32,4 +35,4 @@ PHASE7_TESTS_CHOSEN := $(if $(ONLY),$(foreach t,$(PHASE7_TESTS),$(if $(findstrin
 phase7-test: $(PHASE7_TESTS_CHOSEN) $(SUPPORT_BIN)  ## the black-box tests with every variant of `make phase7`; ONLY=phase7-none/
 	@$(call prove,$(PHASE7_TESTS_CHOSEN))
 
-.PHONY: phase7-test
+.PHONY: phase7 phase7-test
