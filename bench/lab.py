@@ -4,6 +4,7 @@ Every figure is measured by this: wall and CPU time and peak RSS come from wait4
 start, a round that other processes disturbed is repeated, and what is told is the median with the lowest and highest.
 """
 
+import json
 import os
 import re
 import resource
@@ -85,6 +86,14 @@ def figure(text, name):
     return float(found.group(1))
 
 
+def account(run):
+    """What hakmem told at exit of a run with HAKMEM_STATS=json, for one process."""
+    found = re.search(r'(?m)^\{"version":.*\}$', run.err)
+    if not found:
+        raise Failed(f"no statistics in:\n{run.err[-500:]}")
+    return json.loads(found.group(0))
+
+
 def interleave(cases, rounds, tell=None):
     """Runs every case (name: function without arguments that returns a Run) `rounds` times, one after the other, each
     round beginning with another. A disturbed run is repeated, up to REPEATS_MAX times. Returns name: list of Runs."""
@@ -123,8 +132,20 @@ def ratio(values, others):
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
+_part, _start = "", time.monotonic()
+
+
+def begin(part):
+    """From now on status lines name the part of a longer whole, with the time since the start."""
+    global _part
+    _part = part
+
+
 def status(text):
     """One line that tells what is going on: overwritten on a terminal."""
+    if _part:
+        minutes, seconds = divmod(int(time.monotonic() - _start), 60)
+        text = f"[{minutes}:{seconds:02} {_part}] {text}"
     if sys.stderr.isatty():
         print(f"\r{text[:119]:<119}", end="", file=sys.stderr, flush=True)
     else:

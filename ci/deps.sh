@@ -18,7 +18,7 @@ case ${1-} in
 run) packages=("${build[@]}" "${programs[@]}") ;;
 test) packages=("${build[@]}" "${programs[@]}" "${check[@]}" "${lint[@]}") ;;
 fuzz) packages=("${build[@]}" "${check[@]}" afl++) ;;
-bench) packages=("${build[@]}" "${programs[@]}" g++ time zstd) ;;
+bench) packages=("${build[@]}" "${programs[@]}" g++ time zstd gnuplot-nox jq valgrind libc6-dbg clang-19 libclang-rt-19-dev llvm-14 libcmocka-dev) ;;
 *)
     echo "usage: ci/deps.sh run|test|fuzz|bench" >&2
     exit 2
