@@ -25,14 +25,26 @@ $(foreach v,$(PHASE7_VARIANTS),$(eval $(call phase7_rules,$(v))))
 phase7: $(PHASE7_LIBS) $(REL)/bench/random_mixed $(REL)/bench/larson  ## what each task of Phase 7 gains, and all: tables, build/phase7/*.tsv
 	@python3 bench/report/phase7.py build/phase7
 
-# ---- tests: no variant may be anything but slower --------------------------------------------------------------------
+# ---- tests: a variant may be slower, and nothing else -------------------------------------------------------------------
 
-# Those of `make test`: what a wrong lookup or a hit out of line could break, in the variant that has the most of it.
-TESTS_MORE += $(addprefix build/t/phase7-none/blackbox_,double_free exchange foreign invalid_free million prewarm thread_exit)
+# The white-box tests link a debug build that lacks all three; tests/variant_*.c are for it alone.
+phase7/debug_CC       := $(debug_CC)
+phase7/debug_CXX      := $(debug_CXX)
+phase7/debug_FLAGS    := $(debug_FLAGS)
+phase7/debug_SWITCHES := $(debug_SWITCHES) $(phase7/none_SWITCHES)
+$(eval $(call config_rules,phase7/debug))
+build/t/phase7-debug/%: build/phase7/debug/tests/% Makefile bench/phase7.mk
+	$(call script,CMOCKA_MESSAGE_OUTPUT=TAP,$<)
 
-PHASE7_TESTS := $(foreach v,$(PHASE7_VARIANTS),$(BLACKBOX:%=build/t/phase7-$(v)/%))
+PHASE7_VARIANT_TESTS := $(patsubst tests/%.c,build/t/phase7-debug/%,$(wildcard tests/variant_*.c))
+# Those of `make test`: what a wrong lookup or a hit out of line could break.
+TESTS_MORE += $(PHASE7_VARIANT_TESTS) \
+              $(addprefix build/t/phase7-none/blackbox_,double_free exchange foreign invalid_free million prewarm thread_exit)
+
+PHASE7_TESTS := $(foreach v,$(PHASE7_VARIANTS),$(BLACKBOX:%=build/t/phase7-$(v)/%)) \
+                $(PHASE7_VARIANT_TESTS) $(UNIT:%=build/t/phase7-debug/%) $(API:%=build/t/phase7-debug/%)
 PHASE7_TESTS_CHOSEN := $(if $(ONLY),$(foreach t,$(PHASE7_TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(PHASE7_TESTS))
-phase7-test: $(PHASE7_TESTS_CHOSEN) $(SUPPORT_BIN)  ## the black-box tests with every variant of `make phase7`; ONLY=phase7-none/
+phase7-test: $(PHASE7_TESTS_CHOSEN) $(SUPPORT_BIN)  ## the tests with the variants of `make phase7`; ONLY=phase7-none/
 	@$(call prove,$(PHASE7_TESTS_CHOSEN))
 
 .PHONY: phase7 phase7-test
