@@ -194,6 +194,7 @@ static void each_fault_of_the_cache_is_found(void **state) {
 
 /* The first fields of struct hak_superslab, which is known to superslab.c only. */
 struct superslab_head {
+    struct hak_slab_index index;
     char *base;
     uint32_t generation, free_mask, dirty_mask;
     uint8_t list;
