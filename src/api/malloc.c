@@ -44,10 +44,10 @@ extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) 
 
 static HAK_NOINLINE void free_slow(void *ptr) { hak_release(ptr, "free"); }
 
-/* The index of the bin that a block of this heap's own goes to; NOT_OWN for whatever else is freed. */
+/* The index of the bin that a block of this heap's own goes to; NOT_OWN for whatever else is freed. NULL, and addresses
+ * beyond the map, are in no window. */
 #define NOT_OWN SIZE_MAX
 HAK_INLINE size_t own_bin(const struct hak_heap *heap, const void *ptr) {
-    /* NULL, and addresses beyond the map, are in no window. */
     size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
     if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return NOT_OWN;
     if (HAK_REGION_LOOKUP) {
