@@ -331,7 +331,7 @@ clean:          ## remove build/
 	rm -rf build
 
 help:           ## this list
-	@awk -F ' *## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ' *## ' '/^[a-z0-9-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: FORCE all libs bench-build test test-installed soak soak-installed blackbox-test bats-test coverage run man \
         install clean help lint format figures $(LINTS:%=lint-%) $(WHITEBOX_CONFIGS:%=%-test)

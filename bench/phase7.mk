@@ -22,7 +22,7 @@ build/t/phase7-$(1)/%: $$(REL)/tests/% build/phase7/$(1)/libhakmem.so Makefile b
 endef
 $(foreach v,$(PHASE7_VARIANTS),$(eval $(call phase7_rules,$(v))))
 
-phase7: $(PHASE7_LIBS) $(REL)/bench/random_mixed $(REL)/bench/larson  ## what each task of Phase 7 gains, and all: tables, build/phase7/*.tsv
+phase7: $(PHASE7_LIBS) $(REL)/bench/random_mixed $(REL)/bench/larson  ## what each of the tasks of Phase 7 gains, and all: a table, and build/phase7/*.tsv
 	@python3 bench/report/phase7.py build/phase7
 
 # ---- tests: a variant may be slower, and nothing else -------------------------------------------------------------------

@@ -1,6 +1,6 @@
 # The report: docs/PHASE2C_IMPLEMENTATION_REPORT.md, measured and written by bench/report.py.
 
-report:         ## measure everything and write docs/PHASE2C_IMPLEMENTATION_REPORT.md, about 15 minutes; python3 bench/report.py --help
+report:         ## docs/PHASE2C_IMPLEMENTATION_REPORT.md, measured anew (15 minutes); python3 bench/report.py --help
 	@ci/deps.sh bench
 	@$(MAKE) report-installed
 
