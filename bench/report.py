@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import os
 import platform
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -36,11 +37,17 @@ def measure(name, out):
         spec = importlib.util.spec_from_file_location(f"report_{name}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return module.section(out)
+        section = module.section(out)
+        return section._replace(text=with_links(section.text, out))
     except lab.Failed as failed:
         return str(failed)
     except Exception:  # whatever else a part does wrong ends that part only
         return traceback.format_exc()
+
+
+def with_links(text, out):
+    """A part may link to what it left in `out` by the bare name; the document lies beside that directory."""
+    return re.sub(r"\]\(([^()/]+)\)", lambda link: f"]({out.name}/{link[1]})" if (out / link[1]).exists() else link[0], text)
 
 
 # ---- the document ------------------------------------------------------------------------------------------------------

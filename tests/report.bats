@@ -28,7 +28,7 @@ def section(out):
         print("$1", file=order)
     (out / "$1.tsv").write_text("raw\n")
     lab.status("measures")
-    return lab.Section("# A heading\n\nThis is $1.\n", [("work on $1", "speed", 1, 2, "+100 %")],
+    return lab.Section("# A heading\n\nThis is $1, see [it]($1.tsv).\n", [("work on $1", "speed", 1, 2, "+100 %")],
                        [("memory of $1", 4, 3, "-25 %")], [lab.Criterion("goal of $1", $2, "seen | in $1")])
 PY
 }
@@ -57,7 +57,7 @@ has_chapters() {
     has_chapters docs/$document
     for name in "${parts[@]}"; do
         [ -s "docs/report/$name.tsv" ]
-        grep -qxF "This is $name." docs/$document
+        grep -qxF "This is $name, see [it](report/$name.tsv)." docs/$document
         grep -qxF "| work on $name | speed | 1 | 2 | +100 % |" docs/$document
         grep -qxF "| memory of $name | 4 | 3 | -25 % |" docs/$document
         grep -qxF "| goal of $name | yes | seen \\| in $name |" docs/$document
@@ -91,7 +91,7 @@ has_chapters() {
     grep -qF "| part \`l25\` measured | **no** | the program ended by itself |" docs/$document
     grep -qF "| part \`tls\` measured | **no** | ZeroDivisionError: integer division or modulo by zero |" docs/$document
     grep -qF "| part \`reach\` measured | **no** | there is no reach.py |" docs/$document
-    grep -qxF "This is tools." docs/$document
+    grep -qF "This is tools, " docs/$document
 
     run --separate-stderr python3 bench/report.py phase7 --out docs/report
     [ "$status" -eq 0 ]
