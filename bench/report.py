@@ -24,6 +24,7 @@ DOCUMENT = "PHASE2C_IMPLEMENTATION_REPORT.md"
 PARTS_DIRECTORY = Path(__file__).resolve().parent / "report"
 # In this order they are measured. Each has a chapter, or a place in one of the common chapters.
 PARTS = ["bigcache", "l25", "tls", "superslab", "phase7", "reach", "memory", "tools"]
+WITHOUT_CRITERIA = ["reach", "memory"]
 
 
 def measure(name, out):
@@ -47,7 +48,9 @@ def measure(name, out):
 
 def with_links(text, out):
     """A part may link to what it left in `out` by the bare name; the document lies beside that directory."""
-    return re.sub(r"\]\(([^()/]+)\)", lambda link: f"]({out.name}/{link[1]})" if (out / link[1]).exists() else link[0], text)
+    def with_directory(link):
+        return f"]({out.name}/{link[1]})" if (out / link[1]).exists() else link[0]
+    return re.sub(r"\]\(([^()/]+)\)", with_directory, text)
 
 
 # ---- the document ------------------------------------------------------------------------------------------------------
@@ -65,9 +68,9 @@ def body(name, sections):
     return "\n".join(lines).strip() + "\n"
 
 
-def common_table(sections, field, header, none):
+def common_table(sections, field, header):
     rows = [row for section in sections.values() if not isinstance(section, str) for row in getattr(section, field)]
-    return lab.markdown_table(header, rows) if rows else none + "\n"
+    return lab.markdown_table(header, rows) if rows else "Nothing was compared.\n"
 
 
 def all_criteria(sections):
@@ -78,6 +81,8 @@ def all_criteria(sections):
         if isinstance(section, str):
             reason = section.strip().splitlines()[-1] if section.strip() else "no reason given"
             criteria.append(lab.Criterion(f"part `{name}` measured", False, reason))
+        elif not section.criteria and name not in WITHOUT_CRITERIA:
+            criteria.append(lab.Criterion(f"part `{name}` judged", False, "it has no criterion"))
         else:
             criteria += section.criteria
     return criteria
@@ -117,14 +122,16 @@ def machine():
 
 def document(sections, where):
     criteria = all_criteria(sections)
-    quick = "\n**Made with LAB_QUICK=1, to test the scripts: the figures mean nothing.**\n" if os.environ.get("LAB_QUICK") else ""
+    quick = ""
+    if os.environ.get("LAB_QUICK"):
+        quick = "\n**Made with LAB_QUICK=1, to test the scripts: the figures mean nothing.**\n"
     chapters = [
         ("BigCache: resize behaviour", body("bigcache", sections)),
         ("L2.5 pool: shard expansion", body("l25", sections)),
         ("Performance comparison", "Before is the same build with its limits set equal, or without what is named.\n\n"
-         + common_table(sections, "comparison", ["workload", "figure", "before", "after", "gain"], "Nothing was compared.")
+         + common_table(sections, "comparison", ["workload", "figure", "before", "after", "gain"])
          + "\n" + body("reach", sections)),
-        ("Memory usage", common_table(sections, "memory", ["workload", "before", "after", "gain"], "Nothing was compared.")
+        ("Memory usage", common_table(sections, "memory", ["workload", "before", "after", "gain"])
          + "\n### Overhead by layer\n\n" + body("memory", sections)),
         ("Production readiness", readiness(criteria) + "\n### Memory tools\n\n" + body("tools", sections)),
         ("TLS cache: adaptive sizing and pre-warm", body("tls", sections)),
@@ -149,8 +156,8 @@ Measured on: {where}.
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these parts: {', '.join(PARTS)}")
-    parser.add_argument("--out", type=Path, metavar="DIRECTORY", help="where plots and raw figures go, the document beside it "
-                        "(default: docs/report; build/report where only some parts are named)")
+    parser.add_argument("--out", type=Path, metavar="DIRECTORY", help="where plots and raw figures go, the document "
+                        "beside it (default: docs/report; build/report where only some parts are named)")
     chosen = parser.parse_args()
     unknown = [name for name in chosen.names if name not in PARTS]
     if unknown:

@@ -93,6 +93,11 @@ has_chapters() {
     grep -qF "| part \`reach\` measured | **no** | there is no reach.py |" docs/$document
     grep -qF "This is tools, " docs/$document
 
+    # Who measures and judges nothing is not ready either.
+    printf 'import lab\ndef section(out):\n    return lab.Section("Fast.", [], [], [])\n' >bench/report/superslab.py
+    run --separate-stderr python3 bench/report.py superslab --out docs/report
+    grep -qF "| part \`superslab\` judged | **no** | it has no criterion |" docs/$document
+
     run --separate-stderr python3 bench/report.py phase7 --out docs/report
     [ "$status" -eq 0 ]
     [[ $output == *"ready for production: NO" ]]

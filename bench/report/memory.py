@@ -14,8 +14,8 @@ COMMAND = [lab.program("layers"), OPERATIONS, SEED, THREADS]
 LAYERS = {"tiny": "Tiny", "mid": "Mid", "l25": "L2.5 pool", "big": "BigCache"}
 LIBRARY = {"LD_PRELOAD": str(lab.LIBRARY)}
 # The old fixed sizes: the same code with its limits set equal.
-FIXED = {"HAKMEM_TLS_SLOTS_MIN": "256", "HAKMEM_TLS_SLOTS_MAX": "256", "HAKMEM_PREWARM": "0", "HAKMEM_L25_SHARDS_MAX": "64",
-         "HAKMEM_BIGCACHE_BUCKETS_MAX": "256", "HAKMEM_BIGCACHE_CHAIN_MAX": "8"}
+FIXED = {"HAKMEM_TLS_SLOTS_MIN": "256", "HAKMEM_TLS_SLOTS_MAX": "256", "HAKMEM_PREWARM": "0",
+         "HAKMEM_L25_SHARDS_MAX": "64", "HAKMEM_BIGCACHE_BUCKETS_MAX": "256", "HAKMEM_BIGCACHE_CHAIN_MAX": "8"}
 
 
 def mib(count):
@@ -54,15 +54,20 @@ def section(out):
         # The account splits live and cached as of each bin's last visit; their sum is exact.
         cached = held["live_bytes"] + held["cached_bytes"] - usable
         raw.append([layer, requested, usable, cached, held["mapped_bytes"]])
-        # Mid lies in the same superslabs as Tiny, whose account has them all.
-        mapped = {"tiny": f"{mib(held['mapped_bytes'])}, with Mid", "mid": "in Tiny's"}.get(layer, mib(held["mapped_bytes"]))
+        mapped = mib(held["mapped_bytes"])
+        if layer == "tiny":
+            mapped += ", with Mid"
+        elif layer == "mid":
+            mapped = "in Tiny's"  # they share superslabs, and Tiny's account has them all
         rows.append([name, mib(requested), mib(usable), share(usable - requested, requested), mib(cached), mapped])
     requested, usable, cached, mapped = (sum(row[column] for row in raw) for column in range(1, 5))
     metadata = account["metadata_bytes"]
     raw.append(["metadata", 0, 0, 0, metadata])
     rows += [["metadata", "", "", "", "", mib(metadata)],
-             ["all", mib(requested), mib(usable), share(usable - requested, requested), mib(cached), mib(mapped + metadata)]]
-    lab.write_tsv(out / "memory-layers.tsv", ["layer", "requested_bytes", "usable_bytes", "cached_bytes", "mapped_bytes"], raw)
+             ["all", mib(requested), mib(usable), share(usable - requested, requested), mib(cached),
+              mib(mapped + metadata)]]
+    lab.write_tsv(out / "memory-layers.tsv",
+                  ["layer", "requested_bytes", "usable_bytes", "cached_bytes", "mapped_bytes"], raw)
     lab.write_tsv(out / "memory-resident.tsv", ["case", "round", "resident_bytes"],
                   [(name, number + 1, int(value)) for name in cases for number, value in enumerate(resident[name])])
 

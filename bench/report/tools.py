@@ -15,7 +15,8 @@ Tool = namedtuple("Tool", "name headline scripts")
 TOOLS = [
     Tool("Valgrind", r"(?m)^#? ?==\d+== [A-Z0-9].*",
          ["valgrind/api_basic"] if QUICK else
-         ["valgrind/api_basic", "valgrind/api_threads", "valgrind/api_fork", "valgrind/api_stats", "corpus-valgrind/fuzz_api"]),
+         ["valgrind/api_basic", "valgrind/api_threads", "valgrind/api_fork", "valgrind/api_stats",
+          "corpus-valgrind/fuzz_api"]),
     Tool("ThreadSanitizer", r"(?m)^.*WARNING: ThreadSanitizer.*",
          ["tsan/api_basic"] if QUICK else
          ["tsan/api_threads", "tsan/unit_heap", "tsan/unit_remote", "tsan/unit_meeting", "tsan/unit_tcache",
@@ -23,8 +24,12 @@ TOOLS = [
 ]
 
 
+# What `make report` hands down, and another make must not have.
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+
+
 def build(scripts):
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
     done = subprocess.run(["make", "-s", *(f"build/t/{script}" for script in scripts)], cwd=lab.ROOT, env=environment,
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
