@@ -114,22 +114,27 @@ static struct hak_slab_run take_run(unsigned slabs) {
     return run;
 }
 
-static void a_fresh_superslab_has_32_slabs_and_the_33rd_links_another(void **state) {
+static void each_fresh_superslab_has_32_slabs_and_the_next_links_another(void **state) {
     (void)state;
-    struct hak_slab_run runs[70];
-    uint32_t seen = 0;
-    for (unsigned i = 0; i < 32; i++) {
-        runs[i] = take_run(1);
-        assert_true(runs[i].superslab == runs[0].superslab && runs[i].first < 32);
-        seen |= 1U << runs[i].first;
-        assert_int_equal((uintptr_t)runs[i].ptr % HAK_SUPERSLAB_BYTES, runs[i].first * GRANULE);
-        assert_int_equal(hak_superslab_stats().superslabs, 1);
+    enum { SUPERSLABS = 40 };
+    static struct hak_slab_run runs[SUPERSLABS][32];
+    for (unsigned s = 0; s < SUPERSLABS; s++) {
+        uint32_t seen = 0;
+        for (unsigned i = 0; i < 32; i++) {
+            runs[s][i] = take_run(1);
+            assert_true(runs[s][i].superslab == runs[s][0].superslab && runs[s][i].first < 32);
+            seen |= 1U << runs[s][i].first;
+            assert_int_equal((uintptr_t)runs[s][i].ptr % HAK_SUPERSLAB_BYTES, runs[s][i].first * GRANULE);
+            assert_int_equal(hak_superslab_stats().superslabs, s + 1);
+        }
+        assert_int_equal(seen, UINT32_MAX);
+        for (unsigned before = 0; before < s; before++)
+            assert_ptr_not_equal(runs[before][0].superslab, runs[s][0].superslab);
     }
-    assert_int_equal(seen, UINT32_MAX);
-    for (unsigned i = 32; i < 70; i++) runs[i] = take_run(1);
-    assert_int_equal(hak_superslab_stats().superslabs, 3);
-    assert_int_equal(hak_superslab_stats().slabs_used, 70);
-    for (unsigned i = 0; i < 70; i++) hak_superslab_give(runs[i].superslab, runs[i].first, 1);
+    assert_int_equal(hak_superslab_stats().slabs_used, SUPERSLABS * 32);
+    assert_true(hak_superslab_check());
+    for (unsigned s = 0; s < SUPERSLABS; s++)
+        for (unsigned i = 0; i < 32; i++) hak_superslab_give(runs[s][i].superslab, runs[s][i].first, 1);
     assert_int_equal(hak_superslab_stats().slabs_used, 0);
 }
 
@@ -318,7 +323,7 @@ int main(void) {
         TEST(slabs_and_superslabs_do_as_their_model_does),
         TEST(so_they_do_where_nothing_is_given_back),
         TEST(another_owner_is_in_the_map_for_every_granule),
-        TEST(a_fresh_superslab_has_32_slabs_and_the_33rd_links_another),
+        TEST(each_fresh_superslab_has_32_slabs_and_the_next_links_another),
         TEST(whole_superslabs_are_cut_into_spans_of_each_length),
         TEST(what_is_dirty_is_used_first_and_purged_pages_are_zero),
         TEST(dirty_memory_stays_within_the_budget),
