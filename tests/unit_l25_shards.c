@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "hakmem.h"
 #include "stores/l25.h"
 #include "stores/l25_table.h"
 
@@ -200,6 +201,60 @@ static void a_shard_that_is_busy_is_passed_over_and_counted(void **state) {
     assert_int_equal(hak_l25_free(descriptor_of(third.ptr), third.ptr), HAK_FREE_OK);
 }
 
+enum { LARGE_THREADS = 8, LARGE_BLOCKS = 16 };
+static pthread_barrier_t all_live;
+
+/* More than the chunks of others have room for, so that the thread's own shard gets some. */
+static void *use_large_blocks_only(void *argument) {
+    void *blocks[LARGE_BLOCKS];
+    (void)argument;
+    for (unsigned i = 0; i < LARGE_BLOCKS; i++) blocks[i] = hak_malloc(HAK_L25_MAX - HAK_KIB);
+    pthread_barrier_wait(&all_live);
+    pthread_barrier_wait(&all_live);
+    for (unsigned i = 0; i < LARGE_BLOCKS; i++) hak_free(blocks[i]);
+    return NULL;
+}
+
+static uint32_t shards_with_chunks(void) {
+    uint32_t shards = 0;
+    for (uint32_t i = 0; (i = hak_l25_table_next(i, hak_l25_table_count())) < hak_l25_table_count(); i++) shards++;
+    return shards;
+}
+
+/* At least two of eight: the odds against it are one in 64 to the seventh. */
+static void threads_that_use_nothing_but_large_blocks_have_different_shards(void **state) {
+    (void)state;
+    pthread_t threads[LARGE_THREADS];
+    pthread_barrier_init(&all_live, NULL, LARGE_THREADS + 1);
+    for (unsigned i = 0; i < LARGE_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, use_large_blocks_only, NULL), 0);
+    pthread_barrier_wait(&all_live);
+    uint32_t shards = shards_with_chunks();
+    pthread_barrier_wait(&all_live);
+    for (unsigned i = 0; i < LARGE_THREADS; i++) pthread_join(threads[i], NULL);
+    assert_in_range(shards, 2, LARGE_THREADS);
+}
+
+/* Dirty slices of a chunk that nobody touches any more are purged at their age, also by a thread whose blocks
+ * are all large. */
+static void *let_memory_decay(void *purged) {
+    void *old = hak_malloc(HAK_L25_MAX - HAK_KIB);
+    hak_free(old);
+    advance(hak_option(PURGE_DELAY_MS));
+    for (unsigned i = 0; i < 64; i++) hak_free(hak_malloc(2 * HAK_MIB));
+    *(uint64_t *)purged = hak_l25_stats().purged_bytes;
+    return NULL;
+}
+
+static void a_thread_that_uses_nothing_but_large_blocks_lets_free_memory_decay(void **state) {
+    (void)state;
+    pthread_t thread;
+    uint64_t purged = 0;
+    assert_int_equal(pthread_create(&thread, NULL, let_memory_decay, &purged), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(purged, HAK_L25_MAX);
+}
+
 /* Lets the shard go only when somebody has met it. */
 static void *hold_shard_until_missed(void *argument) {
     struct hak_l25_shard *shard = argument;
@@ -365,6 +420,8 @@ int main(void) {
         test(a_table_below_64_shards_grows_within_its_first_block),
         test(without_memory_for_more_shards_the_table_stays_as_it_is),
         test(a_shard_that_is_busy_is_passed_over_and_counted),
+        test(threads_that_use_nothing_but_large_blocks_have_different_shards),
+        test(a_thread_that_uses_nothing_but_large_blocks_lets_free_memory_decay),
         test(where_no_other_has_room_the_own_busy_shard_is_awaited),
         test(without_memory_any_busy_shard_is_awaited),
         test(failed_try_locks_over_the_threshold_double_the_table),

@@ -36,6 +36,7 @@ static struct hak_block take(size_t size, size_t align, uintptr_t site) {
     unsigned c = class_for(size, align);
     if (c != HAK_NO_CLASS) return (struct hak_block){.ptr = hak_tcache_alloc(c), .bytes = hak_class_bytes(c)};
     hak_tcache_tick();
+    hak_heap_get(); /* also if all its blocks are large: a thread's heap names a shard, and lets memory decay */
     if (size <= HAK_L25_MAX && align <= HAK_L25_MAX) return hak_l25_alloc(size, align, lane());
     return hak_big_alloc(size, align, site);
 }
