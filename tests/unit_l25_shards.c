@@ -255,6 +255,29 @@ static void a_thread_that_uses_nothing_but_large_blocks_lets_free_memory_decay(v
     assert_int_equal(purged, HAK_L25_MAX);
 }
 
+/* Else all whose own shard is empty, as most are after an expansion, would meet at the few that are not, for ever. */
+static void whoever_meets_a_busy_shard_and_has_no_room_of_its_own_gets_some(void **state) {
+    (void)state;
+    struct hak_block second = hak_l25_alloc(SLICE, 16, 2), third, first;
+    pthread_t thread;
+    pthread_barrier_init(&held, NULL, 2);
+    pthread_barrier_init(&release, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, hold_shard, hak_l25_table_shard(2)), 0);
+    pthread_barrier_wait(&held);
+    third = hak_l25_alloc(SLICE, 16, 3);
+    first = hak_l25_alloc(SLICE, 16, 1); /* meets shard 2; shard 3 behind it is free and has room */
+    pthread_barrier_wait(&release);
+    pthread_join(thread, NULL);
+    assert_int_equal(hak_l25_stats().lock_misses, 2);
+    assert_ptr_equal(((struct hak_l25_chunk *)descriptor_of(third.ptr))->shard, hak_l25_table_shard(3));
+    assert_ptr_equal(((struct hak_l25_chunk *)descriptor_of(first.ptr))->shard, hak_l25_table_shard(1));
+    request(1, 100);
+    assert_int_equal(hak_load_rlx(&hak_l25_table_shard(1)->served_blocks), 101);
+    assert_int_equal(hak_l25_free(descriptor_of(first.ptr), first.ptr), HAK_FREE_OK);
+    assert_int_equal(hak_l25_free(descriptor_of(second.ptr), second.ptr), HAK_FREE_OK);
+    assert_int_equal(hak_l25_free(descriptor_of(third.ptr), third.ptr), HAK_FREE_OK);
+}
+
 /* Lets the shard go only when somebody has met it. */
 static void *hold_shard_until_missed(void *argument) {
     struct hak_l25_shard *shard = argument;
@@ -422,6 +445,7 @@ int main(void) {
         test(a_shard_that_is_busy_is_passed_over_and_counted),
         test(threads_that_use_nothing_but_large_blocks_have_different_shards),
         test(a_thread_that_uses_nothing_but_large_blocks_lets_free_memory_decay),
+        test(whoever_meets_a_busy_shard_and_has_no_room_of_its_own_gets_some),
         test(where_no_other_has_room_the_own_busy_shard_is_awaited),
         test(without_memory_any_busy_shard_is_awaited),
         test(failed_try_locks_over_the_threshold_double_the_table),

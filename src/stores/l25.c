@@ -36,26 +36,37 @@ static bool take_and_unlock(struct hak_l25_shard *shard, const struct hak_l25_wa
     return taken;
 }
 
-static bool try_shard(struct hak_l25_shard *shard, const struct hak_l25_want *want, struct hak_block *block) {
-    return looks_fit(shard, want) && hak_l25_shard_try(shard) && take_and_unlock(shard, want, block);
+/* What came of a visit to a shard. */
+enum outcome { NO_ROOM, BUSY, SERVED };
+typedef enum outcome visit(struct hak_l25_shard *shard, const struct hak_l25_want *want, struct hak_block *block);
+
+static enum outcome try_shard(struct hak_l25_shard *shard, const struct hak_l25_want *want, struct hak_block *block) {
+    if (!looks_fit(shard, want)) return NO_ROOM;
+    if (!hak_l25_shard_try(shard)) return BUSY;
+    return take_and_unlock(shard, want, block) ? SERVED : NO_ROOM;
 }
 
-static bool wait_for_shard(struct hak_l25_shard *shard, const struct hak_l25_want *want, struct hak_block *block) {
-    if (!looks_fit(shard, want)) return false;
+static enum outcome wait_for_shard(struct hak_l25_shard *shard, const struct hak_l25_want *want,
+                                   struct hak_block *block) {
+    if (!looks_fit(shard, want)) return NO_ROOM;
     hak_lock(&shard->lock);
-    return take_and_unlock(shard, want, block);
+    return take_and_unlock(shard, want, block) ? SERVED : NO_ROOM;
 }
 
-typedef bool visit(struct hak_l25_shard *shard, const struct hak_l25_want *want, struct hak_block *block);
-
-/* Visits the shard `own` and then all others that have chunks, in a ring, until one serves. */
+/* Visits the shard `own` and then all others that have chunks, in a ring, until one serves. Who has no room of its own
+ * and meets a busy shard leaves it at that, and gets some: else all who share that shard would meet there for ever. */
 static bool go_round(uint32_t own, visit *visit_shard, const struct hak_l25_want *want, struct hak_block *block) {
     const uint32_t count = hak_l25_table_count();
-    if (visit_shard(hak_l25_table_shard(own), want, block)) return true;
-    for (uint32_t i = own + 1; (i = hak_l25_table_next(i, count)) < count; i++)
-        if (visit_shard(hak_l25_table_shard(i), want, block)) return true;
-    for (uint32_t i = 0; (i = hak_l25_table_next(i, own)) < own; i++)
-        if (visit_shard(hak_l25_table_shard(i), want, block)) return true;
+    const enum outcome at_home = visit_shard(hak_l25_table_shard(own), want, block);
+    if (at_home == SERVED) return true;
+    for (uint32_t part = 0; part < 2; part++) {
+        const uint32_t end = part == 0 ? count : own;
+        for (uint32_t i = part == 0 ? own + 1 : 0; (i = hak_l25_table_next(i, end)) < end; i++) {
+            enum outcome visited = visit_shard(hak_l25_table_shard(i), want, block);
+            if (visited == SERVED) return true;
+            if (visited == BUSY && at_home == NO_ROOM) return false;
+        }
+    }
     return false;
 }
 
@@ -106,7 +117,7 @@ struct hak_block hak_l25_alloc(size_t bytes, size_t align, uint32_t lane) {
     const uint32_t own = lane & (hak_l25_table_count() - 1);
     struct hak_l25_shard *shard = hak_l25_table_shard(own);
     if (go_round(own, try_shard, &want, &block)) return block;
-    if (wait_for_shard(shard, &want, &block)) return block; /* busy each time it was tried, but it has room */
+    if (wait_for_shard(shard, &want, &block) == SERVED) return block; /* busy when it was tried, but it has room */
     if (take_from_fresh_chunk(shard, &want, &block)) return block;
     go_round(own, wait_for_shard, &want, &block); /* no memory: now it is worth waiting for any */
     return block;

@@ -4,10 +4,10 @@
  *             chunk   64 slices (l25_chunk.h) shard  a lock and the chunks it guards (l25_shard.h)
  *             table   all shards, 64 at first, doubled under load or contention (l25_table.h)
  *             claimed slices being purged: neither free nor live
- * A thread's lane names its shard. A shard that has no fitting run takes from another before a chunk is mapped; a
- * run goes back to the shard of its chunk. Memory is given back in l25_purge.c. Called by the router; calls pages
- * and below. No lock is held while the OS is called. A chunk's `descriptor` is its entry in the region map; any
- * pointer into the chunk may be asked about, and all answers are complete at once: no block, no header, is read. */
+ * A thread's lane names its shard. A shard that has no fitting run takes from others that are not busy before a chunk
+ * is mapped; a run goes back to the shard of its chunk. Memory is given back in l25_purge.c. Called by the router;
+ * calls pages and below. No lock is held while the OS is called. A chunk's `descriptor` is its entry in the region map;
+ * any pointer into the chunk may be asked about, and all answers are complete at once: no block, no header, is read. */
 #ifndef HAK_STORES_L25_H
 #define HAK_STORES_L25_H
 
