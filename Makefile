@@ -151,6 +151,13 @@ $(REL)/bench/%_system: bench/%.c ci/compile.sh | $(REL)/bench/
 	$(QUIET)ci/compile.sh gcc $< $@ $(CFLAGS_TEST) -O2 -Iinclude -MMD -MP -MF $@.d -- -pthread -ldl -lm
 $(REL)/bench/traces/%: bench/traces/%.zst | $(REL)/bench/traces/
 	$(QUIET)zstd -d -q -f -o $@ $<
+# Programs that are linked with the library's objects and take the place of some of their calls.
+BENCH_INSIDE := $(addprefix $(REL)/bench/,l25_record sim_shards)
+$(BENCH_INSIDE): WRAPPED = hak_lock hak_lock_try hak_unlock hak_sys_map hak_sys_unmap hak_sys_purge
+$(REL)/bench/sim_shards: WRAPPED += hak_sys_now_ms pthread_getspecific pthread_setspecific
+$(BENCH_INSIDE): $(REL)/bench/%: bench/%.c $(release_OBJ) ci/compile.sh | $(REL)/bench/
+	$(QUIET)ci/compile.sh gcc $< $@ $(CPPFLAGS_ALL) $(call switches,release) $(CFLAGS_TEST) -O2 -MMD -MP -MF $@.d \
+	-- $(filter-out %/early.o,$(release_OBJ)) $(WRAPPED:%=-Wl$(comma)--wrap=%) -pthread -lm
 $(REL)/tests/ $(REL)/tests/support/ $(REL)/bench/ $(REL)/bench/traces/: ; @mkdir -p $@
 -include $(wildcard $(REL)/tests/support/*.d $(REL)/bench/*.d)
 
