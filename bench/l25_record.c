@@ -22,8 +22,7 @@
 #define INTERRUPTED_NS 20000
 #define PAUSE_NS 2000
 #define MAP_ROUNDS 200
-/* A thread that has fewer times of a kind goes on for so many times the duration. */
-#define ENOUGH KEPT
+/* A thread that has fewer than KEPT times of a kind goes on for so many times the duration. */
 #define LONGER 20
 #define THREADS_MAX 2
 
@@ -190,6 +189,7 @@ struct phase {
 
 static size_t size_min, size_max;
 static uint64_t duration_ns;
+static atomic_uint threads_satisfied;
 
 /* Each thread on a processor of its own. */
 static void stay_on_processor(unsigned index) {
@@ -220,13 +220,14 @@ static void operation_ends(void) {
     self = NULL;
 }
 
-static bool has_enough(const struct recorder *recorder, unsigned kinds) {
+static bool has(const struct recorder *recorder, unsigned kinds, uint64_t least) {
     for (unsigned kind = 0; kind < L25_KINDS; kind++)
-        if ((kinds & KIND(kind)) != 0 && recorder->count[kind] < ENOUGH) return false;
+        if ((kinds & KIND(kind)) != 0 && recorder->count[kind] < least) return false;
     return true;
 }
 
-/* Where other programs take the second processor the two threads seldom meet: then for longer. */
+/* Until every thread has all the times wanted; where other programs take a processor and the two threads seldom meet,
+ * until it has some of them. */
 static void replace_blocks(unsigned index, void *data) {
     const struct phase *phase = data;
     struct recorder *recorder = &recorders[index];
@@ -235,9 +236,13 @@ static void replace_blocks(unsigned index, void *data) {
     stay_on_processor(index);
     for (unsigned i = 0; i < SLOTS; i++) slots[i] = bench_malloc(bench_random_between(&random, size_min, size_max));
     const uint64_t begin_ns = bench_now_ns();
-    for (uint64_t step = 0;; step++) {
-        const uint64_t time_ns = step % 64 == 0 ? bench_now_ns() - begin_ns : 0;
-        if (time_ns > duration_ns && (has_enough(recorder, phase->kinds) || time_ns > LONGER * duration_ns)) break;
+    bool satisfied = false;
+    for (uint64_t step = 0; atomic_load(&threads_satisfied) < phase->threads; step++) {
+        if (step % 64 == 0 && !satisfied) {
+            const uint64_t time_ns = bench_now_ns() - begin_ns;
+            satisfied = time_ns > duration_ns && has(recorder, phase->kinds, time_ns > LONGER * duration_ns ? 1 : KEPT);
+            if (satisfied) atomic_fetch_add(&threads_satisfied, 1);
+        }
         char **slot = &slots[bench_random_below(&random, SLOTS)];
         if (phase->pauses) pause_for(bench_random_below(&random, PAUSE_NS));
         operation_begins(recorder, true);
@@ -286,6 +291,7 @@ static void write_kind(FILE *out, const struct recorder *recorder, enum l25_kind
 static uint64_t record_phase(FILE *out, bench_body *body, const struct phase *phase) {
     uint64_t interrupted = 0;
     memset(recorders, 0, sizeof recorders);
+    atomic_store(&threads_satisfied, 0);
     bench_threads(phase->threads, body, (void *)(uintptr_t)phase);
     for (unsigned i = 0; i < phase->threads; i++) {
         interrupted += recorders[i].interrupted;

@@ -1,4 +1,5 @@
 /* The shard table of the L2.5 pool: when it doubles, what it logs, and that no block or chunk is lost over it. */
+#include "support/child.h"
 #include "support/stores.h"
 
 #include <pthread.h>
@@ -112,6 +113,60 @@ static void the_table_doubles_up_to_the_limit_and_stays_there(void **state) {
         "[L2.5_POOL] High load detected (avg=2), expanding shards\n[L2.5_POOL] Expanded shards: 128 → 256\n"
         "[L2.5_POOL] High load detected (avg=2), expanding shards\n[L2.5_POOL] Expanded shards: 256 → 512\n"
         "[L2.5_POOL] High load detected (avg=2), expanding shards\n[L2.5_POOL] Expanded shards: 512 → 1024\n");
+}
+
+static void the_table_stops_at_the_shards_the_option_says(void **state) {
+    (void)state;
+    static const uint32_t most[][2] = {{64, 64}, {100, 64}, {128, 128}, {256, 256}, {1000, 512}};
+    set_option(L25_LOAD, 1);
+    set_option(LOG, 0);
+    for (unsigned i = 0; i < sizeof most / sizeof *most; i++) {
+        set_option(L25_SHARDS_MAX, most[i][0]);
+        for (unsigned interval = 0; interval < 5; interval++) {
+            request(0, 2 * 1024 - 1);
+            advance(1000);
+            request(0, 1);
+        }
+        assert_int_equal(hak_l25_stats().shards, most[i][1]);
+        hak_l25_purge_all();
+        hak_l25_reset_for_test();
+    }
+}
+
+static void the_interval_is_as_long_as_the_option_says(void **state) {
+    (void)state;
+    static const uint64_t lengths[] = {1, 5000, 3600000};
+    set_option(L25_LOAD, 1);
+    set_option(LOG, 0);
+    for (unsigned i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        set_option(L25_CHECK_MS, lengths[i]);
+        request(0, 1023);
+        advance(lengths[i] - 1);
+        request(0, 1);
+        assert_int_equal(hak_l25_stats().shards, 64);
+        request(0, 63);
+        advance(1);
+        request(0, 1);
+        assert_int_equal(hak_l25_stats().shards, 128);
+        hak_l25_purge_all();
+        hak_l25_reset_for_test();
+    }
+}
+
+/* Only every 64th request of a shard looks at the clock; no free and no resize does. */
+static void the_clock_is_read_on_the_slow_path_only(void **state) {
+    (void)state;
+    request(0, 1);
+    const uint64_t seen = hak_load_rlx(&hak_l25_clock_ms);
+    struct hak_block block = hak_l25_alloc(SLICE, 16, 0);
+    size_t usable;
+    advance(50);
+    request(0, 61);
+    assert_true(hak_l25_resize(descriptor_of(block.ptr), block.ptr, 2 * SLICE, &usable));
+    assert_int_equal(hak_l25_free(descriptor_of(block.ptr), block.ptr), HAK_FREE_OK);
+    assert_int_equal(hak_load_rlx(&hak_l25_clock_ms), seen);
+    request(0, 1); /* the 64th */
+    assert_int_equal(hak_load_rlx(&hak_l25_clock_ms), seen + 50);
 }
 
 static void the_fixed_variant_never_grows(void **state) {
@@ -356,6 +411,30 @@ static void failed_try_locks_below_the_threshold_change_nothing(void **state) {
     assert_logged("");
 }
 
+static void the_threshold_of_contention_is_an_option(void **state) {
+    (void)state;
+    capture_stderr();
+    set_option(L25_CONTENTION, 6);
+    contend(640, 100); /* 6 % */
+    assert_int_equal(hak_l25_stats().shards, 64);
+    assert_logged("");
+    capture_stderr();
+    set_option(L25_CONTENTION, 1);
+    contend(640, 40); /* 2 % */
+    assert_int_equal(hak_l25_stats().shards, 128);
+    assert_logged(
+        "[L2.5_POOL] High contention detected (2%), expanding shards\n[L2.5_POOL] Expanded shards: 64 → 128\n");
+}
+
+static void a_few_try_locks_are_no_contention(void **state) {
+    (void)state;
+    capture_stderr();
+    contend(30, 20); /* with those that end the interval, 20 of about 200 */
+    assert_int_equal(hak_l25_stats().lock_misses, 20);
+    assert_int_equal(hak_l25_stats().shards, 64);
+    assert_logged("");
+}
+
 /* ---- blocks over expansions ---- */
 
 static void blocks_from_before_an_expansion_are_freed_after_it_and_every_chunk_returns(void **state) {
@@ -381,6 +460,78 @@ static void blocks_from_before_an_expansion_are_freed_after_it_and_every_chunk_r
             assert_int_equal(hak_l25_free(descriptor_of(ptr), ptr), HAK_FREE_OK);
             assert_int_equal(hak_l25_free(descriptor_of(ptr), ptr), HAK_FREE_DOUBLE);
         }
+}
+
+/* A thread that allocates and frees in every lane, in the middle of an expansion: called where the system is asked for
+ * the memory of the shards to come. Were one of these calls to wait for the expansion, neither would ever end. */
+static char *blocks_before[64];
+static unsigned meetings;
+
+static void *use_every_lane(void *argument) {
+    (void)argument;
+    must(hak_l25_stats().shards == 512);
+    for (uint32_t lane = 0; lane < 1024; lane++) {
+        struct hak_block block = hak_l25_alloc(SLICE, 16, lane);
+        must(block.ptr != NULL);
+        must(hak_l25_free(descriptor_of(block.ptr), block.ptr) == HAK_FREE_OK);
+    }
+    for (unsigned i = 0; i < 32; i++) {
+        must(is_stamped(blocks_before[i]));
+        must(hak_l25_free(descriptor_of(blocks_before[i]), blocks_before[i]) == HAK_FREE_OK);
+    }
+    return NULL;
+}
+
+static int meet_expansion(enum hak_sys_call call, size_t bytes) {
+    pthread_t thread;
+    if (call != HAK_SYS_MAP || bytes != 512 * sizeof(struct hak_l25_shard) || meetings++ != 0) return 0;
+    must(pthread_create(&thread, NULL, use_every_lane, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    return 0;
+}
+
+static void allocations_and_frees_do_not_wait_for_an_expansion(void **state) {
+    (void)state;
+    set_option(L25_LOAD, 1);
+    set_option(LOG, 0);
+    set_option(L25_SHARDS_MIN, 512);
+    meetings = 0;
+    for (uint32_t i = 0; i < 64; i++) {
+        blocks_before[i] = hak_l25_alloc(SLICE, 16, i * 8).ptr;
+        stamp(blocks_before[i]);
+    }
+    request(0, 2048);
+    advance(1000);
+    hak_sys_set_fault_for_test(meet_expansion);
+    request(0, 64);
+    hak_sys_set_fault_for_test(NULL);
+    assert_int_equal(meetings, 1);
+    assert_int_equal(hak_l25_stats().shards, 1024);
+    for (unsigned i = 32; i < 64; i++) {
+        assert_true(is_stamped(blocks_before[i]));
+        assert_int_equal(hak_l25_free(descriptor_of(blocks_before[i]), blocks_before[i]), HAK_FREE_OK);
+    }
+}
+
+/* By age, too: the shards from before an expansion are not forgotten. */
+static void the_chunks_of_every_shard_are_unmapped_at_their_age(void **state) {
+    (void)state;
+    enum { ROUNDS = 5, LANES = 8 };
+    struct hak_block blocks[ROUNDS][LANES];
+    set_option(L25_LOAD, 1);
+    set_option(LOG, 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (uint32_t i = 0; i < LANES; i++) blocks[round][i] = hak_l25_alloc(HAK_L25_MAX, 16, i * (8U << round));
+        advance(1000);
+        request(0, 2048);
+    }
+    assert_int_equal(hak_l25_stats().shards, 1024);
+    for (unsigned i = 0; i < ROUNDS * LANES; i++) {
+        struct hak_block block = blocks[i / LANES][i % LANES];
+        assert_int_equal(hak_l25_free(descriptor_of(block.ptr), block.ptr), HAK_FREE_OK);
+    }
+    advance(hak_option(UNMAP_DELAY_MS));
+    hak_l25_decay(now_ms);
+    assert_int_equal(hak_l25_stats().mapped_bytes, 0);
 }
 
 /* ---- threads ---- */
@@ -439,6 +590,9 @@ int main(void) {
         test(more_load_than_the_threshold_doubles_the_table_and_says_so),
         test(load_at_the_threshold_changes_nothing_and_each_interval_counts_alone),
         test(the_table_doubles_up_to_the_limit_and_stays_there),
+        test(the_table_stops_at_the_shards_the_option_says),
+        test(the_interval_is_as_long_as_the_option_says),
+        test(the_clock_is_read_on_the_slow_path_only),
         test(the_fixed_variant_never_grows),
         test(a_table_below_64_shards_grows_within_its_first_block),
         test(without_memory_for_more_shards_the_table_stays_as_it_is),
@@ -450,7 +604,11 @@ int main(void) {
         test(without_memory_any_busy_shard_is_awaited),
         test(failed_try_locks_over_the_threshold_double_the_table),
         test(failed_try_locks_below_the_threshold_change_nothing),
+        test(the_threshold_of_contention_is_an_option),
+        test(a_few_try_locks_are_no_contention),
         test(blocks_from_before_an_expansion_are_freed_after_it_and_every_chunk_returns),
+        test(allocations_and_frees_do_not_wait_for_an_expansion),
+        test(the_chunks_of_every_shard_are_unmapped_at_their_age),
         test(threads_exchange_blocks_while_the_table_grows),
     };
     alarm(600);
