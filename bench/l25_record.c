@@ -1,12 +1,14 @@
 /* Records how long the locks of the L2.5 pool's shards are held, and what lies between, for sim_shards.
  *
  * Linked with the allocator's release objects, whose calls of locks and of the system go through the functions below:
- * nothing else differs from the library. First one thread replaces blocks, then two do, and there must be one shard
- * only (HAKMEM_L25_SHARDS_MIN=1 HAKMEM_L25_SHARDS_MAX=1), so that its lock and its data move between the processors.
- * Times are those of the processor's time-stamp counter less what reading it costs. Holds longer than INTERRUPTED_NS
+ * nothing else differs from the library. There must be one shard only (HAKMEM_L25_SHARDS_MIN=1
+ * HAKMEM_L25_SHARDS_MAX=1). First one thread replaces its block. Then two do, on a processor each, so that the lock and
+ * what it guards move between them: with pauses, for holds that find the lock free; and without, for try-locks that
+ * fail and for waits.
+ *
+ * Times are those of the processor's time-stamp counter less what reading it costs. Times longer than INTERRUPTED_NS
  * are of a thread that was interrupted, as by the scheduler: a virtual processor of the simulation never is, so they
- * are only counted. Of each kind the last
- * KEPT of each thread are written. */
+ * are only counted. Of each kind the last KEPT of each thread are written. */
 #include "bench.h"
 #include "l25_record.h"
 
@@ -18,7 +20,6 @@
 #include "stores/l25_shard.h"
 
 #define KEPT 1000
-#define SLOTS 8
 #define INTERRUPTED_NS 20000
 #define PAUSE_NS 2000
 #define MAP_ROUNDS 200
@@ -69,7 +70,7 @@ static void note(enum l25_kind kind, uint64_t time) {
     else self->ticks[kind][self->count[kind]++ % KEPT] = (uint32_t)time;
 }
 
-/* ---- what the allocator calls ------------------------------------------------------------------------------------ */
+/* ---- what the allocator calls --------------------------------------------------------------------------------- */
 
 bool __real_hak_lock_try(struct hak_lock *lock);
 void __real_hak_lock(struct hak_lock *lock);
@@ -134,7 +135,6 @@ void __wrap_hak_unlock(struct hak_lock *lock) {
         __real_hak_unlock(lock);
         return;
     }
-    /* What waiting has done to the caches is in no hold that did not wait. */
     const enum l25_kind kind = self->in_free ? (self->moved ? L25_FREE_MOVED : L25_FREE_OWN)
                                              : (self->moved ? L25_ALLOC_MOVED : L25_ALLOC_OWN);
     const uint64_t since = self->held_since;
@@ -143,7 +143,7 @@ void __wrap_hak_unlock(struct hak_lock *lock) {
     __real_hak_unlock(lock);
     const uint64_t time = less_readings(now() - since, 2);
     self->inside += time;
-    if (!waited) note(kind, time);
+    if (!waited) note(kind, time); /* a hold behind a wait begins with a cache that the wait has filled */
 }
 
 static void system_call_ended(enum l25_kind kind, uint64_t before) {
@@ -176,8 +176,7 @@ bool __wrap_hak_sys_purge(void *ptr, size_t bytes) {
     return purged;
 }
 
-/* ---- what is recorded ----------------------------------------------------------------------------------------------
- */
+/* ---- what is recorded ----------------------------------------------------------------------------------------- */
 
 /* A part of the run, and which kinds are kept of it. */
 struct phase {
@@ -228,13 +227,12 @@ static bool has(const struct recorder *recorder, unsigned kinds, uint64_t least)
 
 /* Until every thread has all the times wanted; where other programs take a processor and the two threads seldom meet,
  * until it has some of them. */
-static void replace_blocks(unsigned index, void *data) {
+static void replace_block(unsigned index, void *data) {
     const struct phase *phase = data;
     struct recorder *recorder = &recorders[index];
     struct bench_random random = {.state = index + 1};
-    char *slots[SLOTS];
     stay_on_processor(index);
-    for (unsigned i = 0; i < SLOTS; i++) slots[i] = bench_malloc(bench_random_between(&random, size_min, size_max));
+    char *block = bench_malloc(bench_random_between(&random, size_min, size_max));
     const uint64_t begin_ns = bench_now_ns();
     bool satisfied = false;
     for (uint64_t step = 0; atomic_load(&threads_satisfied) < phase->threads; step++) {
@@ -243,17 +241,16 @@ static void replace_blocks(unsigned index, void *data) {
             satisfied = time_ns > duration_ns && has(recorder, phase->kinds, time_ns > LONGER * duration_ns ? 1 : KEPT);
             if (satisfied) atomic_fetch_add(&threads_satisfied, 1);
         }
-        char **slot = &slots[bench_random_below(&random, SLOTS)];
         if (phase->pauses) pause_for(bench_random_below(&random, PAUSE_NS));
         operation_begins(recorder, true);
-        free(*slot);
+        free(block);
         operation_ends();
         if (phase->pauses) pause_for(bench_random_below(&random, PAUSE_NS));
         operation_begins(recorder, false);
-        *slot = bench_malloc(bench_random_between(&random, size_min, size_max));
+        block = bench_malloc(bench_random_between(&random, size_min, size_max));
         operation_ends();
     }
-    for (unsigned i = 0; i < SLOTS; i++) free(slots[i]);
+    free(block);
 }
 
 /* Each round maps a chunk, purges a part of it and unmaps it. */
@@ -316,9 +313,8 @@ int main(int argc, char **argv) {
                                          KIND(L25_FREE_OWN)},
                        apart = {.threads = 2, .pauses = true, .kinds = KIND(L25_ALLOC_MOVED) | KIND(L25_FREE_MOVED)},
                        together = {.threads = 2, .kinds = KIND(L25_MISS) | KIND(L25_HANDOVER)};
-    const uint64_t interrupted = record_phase(out, map_and_purge, &system) + record_phase(out, replace_blocks, &alone) +
-                                 record_phase(out, replace_blocks, &apart) +
-                                 record_phase(out, replace_blocks, &together);
+    const uint64_t interrupted = record_phase(out, map_and_purge, &system) + record_phase(out, replace_block, &alone) +
+                                 record_phase(out, replace_block, &apart) + record_phase(out, replace_block, &together);
     if (fclose(out) != 0) bench_fail("cannot write the file");
     printf("interrupted: %llu times\n", (unsigned long long)interrupted);
     return 0;

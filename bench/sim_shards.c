@@ -23,7 +23,6 @@
 
 #define CORES_MAX 1024
 #define STACK_BYTES ((size_t)64 << 10)
-#define SLOTS 8
 /* The clock of the allocator, in milliseconds, when virtual time begins. */
 #define EPOCH_MS 1000
 
@@ -42,7 +41,7 @@ static struct core {
     struct hak_heap *heap; /* its hak_tls_heap */
     void *key_value;       /* its pthread_getspecific */
     uint64_t operations;   /* that ended while it was measured */
-    char *slots[SLOTS];
+    char *block;
 } cores[CORES_MAX], outside;
 static struct core *self; /* NULL: not within the simulation */
 static unsigned core_count;
@@ -62,8 +61,7 @@ static uint64_t replay(enum l25_kind kind) {
     return record->ns[self->place[kind]++ % record->count];
 }
 
-/* ---- events
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- events --------------------------------------------------------------------------------------------------- */
 
 /* The cores in a heap: the one with the least clock first. */
 static struct core *queue[CORES_MAX];
@@ -93,8 +91,7 @@ static void wait_for_turn(void) {
     if (queue[0] != self) switch_to(queue[0]);
 }
 
-/* ---- what the allocator calls
- * ---------------------------------------------------------------------------------------- */
+/* ---- what the allocator calls --------------------------------------------------------------------------------- */
 
 bool __real_hak_lock_try(struct hak_lock *lock);
 void __real_hak_lock(struct hak_lock *lock);
@@ -185,25 +182,24 @@ int __wrap_pthread_setspecific(pthread_key_t key, const void *value) {
     return 0;
 }
 
-/* ---- what the cores do
- * ----------------------------------------------------------------------------------------------- */
+/* ---- what the cores do ---------------------------------------------------------------------------------------- */
 
-static void replace_block(char **slot) {
+static void replace_block(void) {
     self->in_free = true;
     self->now += replay(L25_FREE_REST);
-    free(*slot);
+    free(self->block);
     self->in_free = false;
     self->now += replay(L25_ALLOC_REST);
-    *slot = malloc(bench_random_between(&self->random, size_min, size_max));
-    if (*slot == NULL) bench_fail("malloc returned NULL");
+    self->block = malloc(bench_random_between(&self->random, size_min, size_max));
+    if (self->block == NULL) bench_fail("malloc returned NULL");
 }
 
 static void core_main(void) {
     while (self->now < end_ns) {
-        replace_block(&self->slots[bench_random_below(&self->random, SLOTS)]);
+        replace_block();
         self->operations += is_measured();
     }
-    for (unsigned i = 0; i < SLOTS; i++) free(self->slots[i]);
+    free(self->block);
     /* The last one in the queue takes the place of this core. */
     queue[0] = queue[--queued];
     if (queued != 0) sift_down(0);
@@ -232,8 +228,7 @@ static void simulate(void) {
     self = NULL;
 }
 
-/* ---- the record
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the record ----------------------------------------------------------------------------------------------- */
 
 static void read_record(const char *path) {
     FILE *in = fopen(path, "r");
