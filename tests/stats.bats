@@ -121,6 +121,21 @@ os.close(2)' 2>"$dir/err"
     [ "$(jq -r .program "$dir/lines")" = python3 ]
 }
 
+@test "a program that may have few files open still prints there" {
+    for files in 101 100 64 8; do # from 101 up there is room out of the way of its own
+        (ulimit -n $files && HAKMEM_STATS=json LD_PRELOAD=$lib /bin/true) 2>"$dir/err"
+        [ "$(jq -r .program "$dir/err")" = true ]
+    done
+}
+
+@test "where no further file may be open, that is said at the start" {
+    echo 'int main(void) { return 0; }' >"$dir/empty.c" # static: a library could not even be loaded
+    gcc -static "$dir/empty.c" "$HAK_BUILD/hakmem.o" -pthread -o "$dir/empty"
+    (ulimit -n 3 && HAKMEM_STATS=json "$dir/empty") 2>"$dir/err"
+    grep -qE '^hakmem\[[0-9]+ empty\]: HAKMEM_STATS: too many open files; nothing will be printed$' "$dir/err"
+    [ "$(wc -l <"$dir/err")" -eq 1 ]
+}
+
 @test "HAKMEM_HELP=1 prints a line per option of the table" {
     HAKMEM_HELP=1 LD_PRELOAD=$lib /usr/bin/python3 -c "" 2>"$dir/err"
     # Without those that only other builds have.

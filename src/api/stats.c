@@ -352,10 +352,15 @@ static void start_file(const char *path) {
 /* Programs close stderr in their exit handlers, which run before ours, or give its number to a file of theirs. */
 static int exit_fd = -1; /* constant after start */
 
+static void start_stderr(void) {
+    exit_fd = hak_sys_duplicate(STDERR);
+    if (exit_fd < 0) hak_warn("HAKMEM_STATS: too many open files; nothing will be printed");
+}
+
 void hak_stats_at_start(void) {
     if (hak_options.STATS == NULL && hak_options.STATS_FILE == NULL) return;
     serving = serves_the_process();
-    if (hak_options.STATS != NULL) exit_fd = hak_sys_duplicate(STDERR);
+    if (hak_options.STATS != NULL) start_stderr();
     if (hak_options.STATS_FILE != NULL) start_file(hak_options.STATS_FILE);
 }
 

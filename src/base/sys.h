@@ -55,7 +55,8 @@ int hak_sys_open_append(const char *path);
 /* Whether that will work. Creates a file, but opens no pipe: that would wait for its reader, and then send it away. */
 bool hak_sys_can_append(const char *path);
 void hak_sys_close(int fd);
-/* A second descriptor for the same file, out of the way of the program's own and closed by exec; -1 on failure. */
+/* A second descriptor for the same file, out of the way of the program's own as far as it may be, and closed by exec;
+ * -1 on failure. */
 int hak_sys_duplicate(int fd);
 
 /* Program name, or "?" before the C library is up. */

@@ -18,6 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* The first number of a descriptor that no program takes for its own. */
+#define OUT_OF_THE_WAY 100
+
 static hak_sys_fault *fault_hook;
 static _Atomic uint64_t fake_now_ms; /* any thread; relaxed: a test that lets time pass orders nothing by it */
 static size_t fake_page_bytes;
@@ -194,7 +197,9 @@ bool hak_sys_can_append(const char *path) {
 }
 
 int hak_sys_duplicate(int fd) {
-    int saved = errno, copy = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+    int saved = errno, copy = -1;
+    /* Lower where the process may not have so many. */
+    for (int least = OUT_OF_THE_WAY; copy < 0 && least > 2; least /= 2) copy = fcntl(fd, F_DUPFD_CLOEXEC, least);
     errno = saved;
     return copy;
 }
