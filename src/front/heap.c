@@ -24,6 +24,9 @@ _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("initial-ex
 
 static struct hak_lock registry_lock = HAK_LOCK_INIT(HAK_RANK_HEAPS);
 static struct hak_heap *all_heaps HAK_GUARDED_BY(registry_lock);
+/* The same heaps by the hash of their tags: a new one is held against few, however many threads there are. */
+#define TAG_BUCKETS_SHIFT 12
+static struct hak_heap *heaps_by_tag[1 << TAG_BUCKETS_SHIFT] HAK_GUARDED_BY(registry_lock);
 static struct hak_heap *parked_heaps HAK_GUARDED_BY(registry_lock);
 static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
 static enum { KEY_NONE, KEY_MADE, KEY_REFUSED } key_state HAK_GUARDED_BY(registry_lock);
@@ -53,9 +56,12 @@ static void init_heap(struct hak_heap *heap) {
 static bool register_heap(struct hak_heap *heap) {
     bool unique = hak_heap_tag(heap) != 0;
     hak_lock(&registry_lock);
-    for (const struct hak_heap *other = all_heaps; other != NULL && unique; other = other->next)
+    struct hak_heap **bucket = &heaps_by_tag[hak_heap_tag(heap) * 2654435761U >> (32 - TAG_BUCKETS_SHIFT)];
+    for (const struct hak_heap *other = *bucket; other != NULL && unique; other = other->next_of_tag)
         unique = hak_heap_tag(other) != hak_heap_tag(heap);
     if (unique) {
+        heap->next_of_tag = *bucket;
+        *bucket = heap;
         heap->next = all_heaps;
         all_heaps = heap;
     }

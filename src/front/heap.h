@@ -76,7 +76,8 @@ struct hak_heap {
     _Atomic uint64_t refills, flushes, grows, shrinks, remote_frees, adopted_slabs;
 
     /* under the registry lock */
-    struct hak_heap *next; /* all heaps; constant once set */
+    struct hak_heap *next;        /* all heaps; constant once set */
+    struct hak_heap *next_of_tag; /* those whose tags fall together; constant once set */
     struct hak_heap *next_parked, *prev_parked;
     bool parked;             /* in the list of parked heaps */
     bool orphaned;           /* parked by a fork, with blocks still in its bins */
