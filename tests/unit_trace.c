@@ -2,6 +2,7 @@
 #include "support/prefixed.h"
 
 #include "api/trace.h"
+#include "base/log.h"
 
 #if HAK_TRACE
 
@@ -67,6 +68,63 @@ static void no_stack_is_printed_for_a_number_that_is_none(void **state) {
     assert_int_equal(ended.status, 0);
 }
 
+/* A block whose stacks found no room is told of all the same, and no other in its place. */
+static void free_twice_when_the_depot_is_full(void *argument) {
+    const unsigned depth = 18; /* as many ways as there is room for */
+    (void)argument;
+    hak_free(hak_malloc(100));
+    uint32_t last = 0;
+    for (unsigned way = 0; way < 1U << depth; way++) {
+        uint32_t number = number_by(way, depth);
+        must(number != last || way > STACKS);
+        last = number;
+    }
+    must(last == number_by(0, 7)); /* neither has one of its own */
+    char *blocks[3];
+    for (unsigned i = 0; i < 3; i++) must((blocks[i] = hak_malloc(100)) != NULL);
+    dprintf(2, "%p\n", (void *)blocks[1]);
+    hak_free(blocks[1]);
+    hak_free(blocks[1]);
+}
+
+static void a_full_depot_is_said_to_be_one(void **state) {
+    (void)state;
+    struct ended ended = run_heard(free_twice_when_the_depot_is_full, NULL);
+    char expected[1024];
+    const char *block = strtok(ended.text, "\n"), *rest = strtok(NULL, "");
+    assert_non_null(rest);
+    const char *kept = "    (not kept: there is no room for more stacks)";
+    snprintf(expected, sizeof expected,
+             "hakmem[%d unit_trace]: free(%s): double free\n"
+             "found here:\n%s\n"
+             "hakmem[%d unit_trace]: %s is 0 bytes inside a freed block of 100 bytes at %s\n"
+             "freed here:\n%s\n"
+             "previously allocated here:\n%s\n",
+             (int)ended.pid, block, kept, (int)ended.pid, block, block, kept, kept);
+    assert_string_equal(rest, expected);
+    assert_true(WIFSIGNALED(ended.status) && WTERMSIG(ended.status) == SIGABRT);
+}
+
+/* In memory that no block ever lay in, the nearest one before it is named, if it is no further than that. */
+static void tell_of_what_lies_behind(void *blocks) {
+    char *block = hak_malloc(100);
+    size_t distance = *(unsigned *)blocks * (size_t)128;
+    must(((uintptr_t)block & (HAK_GRANULE - 1)) == 0); /* the first of a slab, and the only one */
+    hak_misuse_explain(block + distance);
+}
+
+static void a_block_is_looked_for_so_far_and_no_further(void **state) {
+    (void)state;
+    unsigned near = 64, far = 65;
+    struct ended ended = run_heard(tell_of_what_lies_behind, &near);
+    assert_non_null(strstr(ended.text, " is 8092 bytes after a block of 100 bytes at "));
+    assert_int_equal(ended.status, 0);
+    ended = run_heard(tell_of_what_lies_behind, &far);
+    assert_non_null(strstr(ended.text, "found here:\n"));
+    assert_null(strstr(ended.text, " bytes after "));
+    assert_int_equal(ended.status, 0);
+}
+
 #endif
 
 int main(void) {
@@ -75,6 +133,8 @@ int main(void) {
         cmocka_unit_test(each_stack_has_a_number_and_keeps_it),
         cmocka_unit_test(a_deep_stack_is_cut),
         cmocka_unit_test(no_stack_is_printed_for_a_number_that_is_none),
+        cmocka_unit_test(a_full_depot_is_said_to_be_one),
+        cmocka_unit_test(a_block_is_looked_for_so_far_and_no_further),
 #endif
         {.name = NULL},
     };

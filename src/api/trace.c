@@ -16,6 +16,9 @@
 #define BUCKETS 16384
 #define CHUNK_TRACES 256
 #define CHUNKS 1024
+#define TRACES (CHUNKS * CHUNK_TRACES)
+/* The number of every stack that found no room. */
+#define NOT_KEPT (TRACES + 1)
 /* hakmem's own frames are at most so many. */
 #define OWN_FRAMES 8
 #define STDERR 2
@@ -59,10 +62,10 @@ static uint32_t number_of(const struct trace *trace) {
     uint32_t first = hak_load_acq(bucket); /* pairs with the swap below: the traces of the chain are complete */
     for (uint32_t n = first; n != 0; n = trace_at(n)->next)
         if (same(trace_at(n), trace)) return n;
-    if (hak_load_rlx(&count) >= CHUNKS * CHUNK_TRACES) return 0;
+    if (hak_load_rlx(&count) >= TRACES) return NOT_KEPT;
     uint32_t number = hak_add_rlx(&count, 1) + 1;
-    struct trace *kept = number <= CHUNKS * CHUNK_TRACES ? trace_at(number) : NULL;
-    if (kept == NULL) return 0;
+    struct trace *kept = number <= TRACES ? trace_at(number) : NULL;
+    if (kept == NULL) return NOT_KEPT;
     *kept = *trace;
     do kept->next = first;
     while (!hak_cas_acqrel(bucket, &first, number));
@@ -118,10 +121,22 @@ static uint32_t first_frame(const struct trace *trace) {
     return first;
 }
 
-bool hak_trace_is_known(uint32_t number) { return number <= CHUNKS * CHUNK_TRACES && number <= hak_load_rlx(&count); }
+bool hak_trace_is_known(uint32_t number) {
+    return number == NOT_KEPT || (number <= TRACES && number <= hak_load_rlx(&count));
+}
+
+static void print_line(const char *line) {
+    struct hak_text text = {.used = 0};
+    hak_text_str(&text, line);
+    hak_text_line(&text, STDERR);
+}
 
 void hak_trace_print(uint32_t number) {
     if (number == 0 || !hak_trace_is_known(number)) return;
+    if (number == NOT_KEPT) {
+        print_line("    (not kept: there is no room for more stacks)");
+        return;
+    }
     const struct trace *trace = trace_at(number);
     uint32_t first = first_frame(trace);
     for (uint32_t i = first; i < trace->frames; i++) {

@@ -5,7 +5,8 @@
 
 #include "base/config.h"
 
-/* The number of the caller's stack; 0: there is no room for more. Numbers are never reused. */
+/* The number of the caller's stack, not 0. Numbers are never reused; all stacks for which there was no room have one.
+ */
 uint32_t hak_trace_here(void);
 /* Whether it is a number that hak_trace_here() has returned, or may have. */
 bool hak_trace_is_known(uint32_t number);
