@@ -2,6 +2,7 @@
 #include "base/annotate.h"
 
 #include "base/sync.h"
+#include "base/sys.h"
 
 #if HAK_ASAN
 #include <sanitizer/common_interface_defs.h>
@@ -55,26 +56,50 @@ void hak_annotate_root(const void *ptr, size_t bytes) { __lsan_register_root_reg
 #endif
 
 #if HAK_VALGRIND
-/* Page number and number of pages of each mapping of metadata, 0: no mapping. What does not fit is not known: pointers
- * in it then hide leaks. */
-#define MAPPINGS_MAX 4096
+/* A mapping of metadata as one word: page number and number of pages; 0: none. */
+#define PAGE_SHIFT 12
 #define PAGES_BITS 24
-static _Atomic uint64_t mappings[MAPPINGS_MAX];
+#define TABLE_MAPPINGS 4095
+/* Where one is full, another follows; none ever goes. */
+struct table {
+    _Atomic uint64_t mapping[TABLE_MAPPINGS];
+    struct table *_Atomic next;
+};
+static struct table first_table;
+
+/* The table behind a full one; NULL: there is none, and no memory for it. */
+static struct table *further_table(struct table *table) {
+    struct table *next = hak_load_acq(&table->next); /* pairs with the swap below: its zeroes are visible */
+    if (next != NULL) return next;
+    struct table *fresh = hak_sys_map(sizeof *fresh);
+    if (fresh == NULL || hak_cas_acqrel(&table->next, &next, fresh)) return fresh;
+    hak_sys_unmap(fresh, sizeof *fresh);
+    return next;
+}
+
+/* Puts `to` in the place of a word that is `from`. False: there is none in this table. */
+static bool replace(struct table *table, uint64_t from, uint64_t to) {
+    for (size_t i = 0; i < TABLE_MAPPINGS; i++) {
+        uint64_t expected = from;
+        if (hak_load_rlx(&table->mapping[i]) == from && hak_cas_acqrel(&table->mapping[i], &expected, to)) return true;
+    }
+    return false;
+}
 
 void hak_annotate_metadata(const void *ptr, size_t bytes, bool mapped) {
-    uint64_t entry = (uint64_t)(uintptr_t)ptr >> 12 << PAGES_BITS | bytes >> 12;
-    for (size_t i = 0; i < MAPPINGS_MAX; i++) {
-        uint64_t expected = mapped ? 0 : entry;
-        if (hak_load_rlx(&mappings[i]) == expected && hak_cas_acqrel(&mappings[i], &expected, mapped ? entry : 0))
-            return;
-    }
+    const uint64_t entry = (uint64_t)(uintptr_t)ptr >> PAGE_SHIFT << PAGES_BITS | bytes >> PAGE_SHIFT;
+    struct table *table = &first_table;
+    while (table != NULL && !replace(table, mapped ? 0 : entry, mapped ? entry : 0))
+        table = mapped ? further_table(table) : hak_load_acq(&table->next); /* pairs with the swap there */
 }
 
 void hak_annotate_each_metadata(void (*visit)(void *ptr, size_t bytes)) {
-    for (size_t i = 0; i < MAPPINGS_MAX; i++) {
-        uint64_t entry = hak_load_acq(&mappings[i]);
-        if (entry != 0)
-            visit((void *)(uintptr_t)(entry >> PAGES_BITS << 12), (entry & (((uint64_t)1 << PAGES_BITS) - 1)) << 12);
-    }
+    const uint64_t pages_mask = ((uint64_t)1 << PAGES_BITS) - 1;
+    for (struct table *table = &first_table; table != NULL; table = hak_load_acq(&table->next)) /* as above */
+        for (size_t i = 0; i < TABLE_MAPPINGS; i++) {
+            uint64_t entry = hak_load_acq(&table->mapping[i]);
+            if (entry == 0) continue;
+            visit((void *)(uintptr_t)(entry >> PAGES_BITS << PAGE_SHIFT), (entry & pages_mask) << PAGE_SHIFT);
+        }
 }
 #endif
