@@ -19,6 +19,8 @@ static const struct {
 } note __attribute__((section(".note.hakmem"), used, aligned(4))) = {
     .name_bytes = sizeof "hakmem", .text_bytes = 16, .type = 1, .name = "hakmem", .text = VERSION};
 
+static_assert(sizeof VERSION <= sizeof note.text, "the version ends with a NUL");
+
 const char *hak_version(void) {
     static const char plain[] = VERSION, checked[] = VERSION "-checked";
     return HAK_CHECKED ? checked : plain;

@@ -11,6 +11,7 @@
 #define SPINS (HAK_SCHED ? 0 : 60)
 
 #if HAK_DEBUG
+static_assert(HAK_RANK_SHARED < 32, "a bit per rank");
 _Thread_local uint32_t hak_held_ranks;
 /* Before a wait. A try needs no check, for it waits for nobody: a forked child may try what lies above a lock that its
  * thread was interrupted with. Locks of one rank are shards of one table, only ever tried one under the other. */

@@ -43,6 +43,10 @@ struct hak_bin_state {
     bool visited;        /* since the last sweep */
 };
 
+static_assert(2 * HAK_TINY_CLASSES <= UINT8_MAX, "bin_index");
+static_assert(2 * HAK_CLASS_COUNT <= HAK_KIND_FREE_SLAB, "no class is taken for a kind");
+static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in parked_classes");
+
 enum hak_heap_kind { HAK_HEAP_REAL, HAK_HEAP_EMPTY, HAK_HEAP_DEAD };
 
 struct hak_heap {

@@ -13,6 +13,8 @@
 #define HAK_L25_NO_RUN HAK_CHUNK_SLICES
 #define HAK_L25_ALL (~(uint64_t)0)
 
+static_assert(HAK_CHUNK_SLICES == 64 && HAK_CHUNK_BYTES == 64 * HAK_SLICE_BYTES, "a bit per slice in each mask");
+
 struct hak_l25_shard;
 
 struct hak_l25_chunk {

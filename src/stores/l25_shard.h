@@ -11,6 +11,7 @@
 #include "stores/l25_chunk.h"
 
 enum { HAK_L25_LONG = HAK_L25_MAX / HAK_SLICE_BYTES + 1, HAK_L25_IDLE, HAK_L25_LISTS };
+static_assert(HAK_L25_LONG <= 31 && HAK_L25_LISTS <= 32, "what hak_l25_longest tells apart; a bit per list");
 
 struct hak_l25_shard {
     HAK_ALIGNED_LINE struct hak_lock lock;

@@ -13,6 +13,10 @@
 static struct hak_lock records_lock = HAK_LOCK_INIT(HAK_RANK_SLABS);
 static struct hak_slab *records[HAK_CLASS_COUNT] HAK_GUARDED_BY(records_lock);
 
+/* What the narrow fields of a record hold. */
+static_assert(HAK_CLASS_COUNT <= UINT8_MAX && HAK_SUPERSLAB_SLABS <= UINT8_MAX, "size_class, slabs and first_slab");
+static_assert(HAK_SLAB_BYTES / HAK_MIN_ALIGN <= UINT16_MAX, "blocks, and words of them: no class has more blocks");
+
 /* ---- records ------------------------------------------------------------------------------------------- */
 
 static struct hak_slab *new_record(unsigned size_class) {

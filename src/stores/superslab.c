@@ -12,6 +12,7 @@
 #include "stores/slab.h"
 
 #define ALL_SLABS UINT32_MAX
+static_assert(HAK_SUPERSLAB_SLABS == 32 && HAK_SUPERSLAB_BYTES == 32 * HAK_SLAB_BYTES, "a bit per slab in each mask");
 /* Lists for a longest free run of 1, 2-3, 4-7, 8-31 and all 32 granules. */
 #define LISTS 5
 #define EMPTY_LIST (LISTS - 1)
