@@ -10,9 +10,9 @@ struct slip {
 
 /* Sizes that leave slack in their class; the slack is watched. */
 static struct slip slips[] = {
-    {1, 1},     {1, 15},     {7, 1},      {13, 2},     {20, 1},      {20, 5},      {100, 1},
-    {100, 3},   {1000, 1},   {1001, 2},   {5000, 1},   {5000, 17},   {20001, 1},   {33333, 1},
-    {33333, 7}, {100001, 1}, {700001, 1}, {700001, 9}, {1500001, 1}, {3000001, 1}, {3000001, 15},
+    {1, 1},      {1, 15},     {7, 1},      {13, 2},      {20, 1},      {20, 5},       {100, 1},   {100, 3},
+    {1000, 1},   {1001, 2},   {5000, 1},   {5000, 17},   {20001, 1},   {20001, 128},  {33333, 1}, {33333, 7},
+    {100001, 1}, {700001, 1}, {700001, 9}, {1500001, 1}, {3000001, 1}, {3000001, 15},
 };
 
 static void overflow_then_free(void *argument) {
@@ -93,7 +93,8 @@ struct touch {
     size_t at;
 };
 
-static struct touch touches[] = {{8, 0}, {8, 7}, {64, 0}, {64, 40}, {1000, 999}, {5000, 4096}, {20000, 1}};
+static struct touch touches[] = {{8, 0},      {8, 7},       {64, 0},    {64, 40},
+                                 {1000, 999}, {5000, 4096}, {20000, 1}, {20000, 8191}};
 
 static void write_after_free(void *argument) {
     enum { ROUNDS = 10000 };
@@ -127,6 +128,17 @@ static void checked_build_finds_a_write_after_free(void **state) {
                      (unsigned)child.status, child.trace.step, child.text);
         }
     }
+}
+
+/* Only so many bytes are watched, for speed. */
+static void checked_build_watches_128_bytes_of_slack_and_8_kib_of_a_free_block(void **state) {
+    (void)state;
+    api_need(api_build == API_CHECKED);
+    static struct slip slip = {20001, 129};
+    static struct touch touch = {20000, 8192};
+    api_child_succeeds(overflow_then_free, &slip, "byte 129 past the end");
+    api_child_succeeds(overflow_then_realloc, &slip, "byte 129 past the end");
+    api_child_succeeds(write_after_free, &touch, "byte 8192 of a free block");
 }
 
 /* ---- what a heap overflow cannot do: there is nothing of the allocator's beside a block ---- */
@@ -175,6 +187,7 @@ int main(void) {
         cmocka_unit_test(checked_build_names_the_byte_past_the_end),
         cmocka_unit_test(checked_build_guards_large_blocks),
         cmocka_unit_test(checked_build_finds_a_write_after_free),
+        cmocka_unit_test(checked_build_watches_128_bytes_of_slack_and_8_kib_of_a_free_block),
         cmocka_unit_test(default_build_keeps_nothing_of_its_own_in_free_memory),
     };
     api_start();
