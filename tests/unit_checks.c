@@ -196,7 +196,8 @@ static void each_fault_of_the_cache_is_found(void **state) {
 struct superslab_head {
     struct hak_slab_index index;
     char *base;
-    uint32_t generation, free_mask, dirty_mask;
+    uint64_t generation;
+    uint32_t free_mask, dirty_mask;
     uint8_t list;
 };
 

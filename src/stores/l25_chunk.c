@@ -23,7 +23,7 @@ unsigned hak_l25_longest(uint64_t mask) {
     return length;
 }
 
-void hak_l25_chunk_init(struct hak_l25_chunk *chunk, bool zero, uint32_t generation) {
+void hak_l25_chunk_init(struct hak_l25_chunk *chunk, bool zero, uint64_t generation) {
     chunk->free = HAK_L25_ALL;
     chunk->dirty = zero ? 0 : HAK_L25_ALL;
     chunk->claimed = chunk->ended = 0;

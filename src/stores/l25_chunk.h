@@ -31,7 +31,7 @@ struct hak_l25_chunk {
     uint64_t dirty;      /* free and may hold old data */
     uint64_t claimed;    /* being purged */
     uint64_t ended;      /* not live, and the last run that lay here began here */
-    uint32_t generation; /* of the shard when the chunk joined it; another one: the chunk was set aside */
+    uint64_t generation; /* of the shard when the chunk joined it; another one: the chunk was set aside */
 
     /* Under the shard's lock, kept by l25_shard.c. */
     uint8_t list;                      /* in which it is */
@@ -58,7 +58,7 @@ HAK_INLINE unsigned hak_l25_count(uint64_t mask) { return (unsigned)__builtin_po
 unsigned hak_l25_longest(uint64_t mask);
 
 /* A freshly mapped chunk: all free. */
-void hak_l25_chunk_init(struct hak_l25_chunk *chunk, bool zero, uint32_t generation);
+void hak_l25_chunk_init(struct hak_l25_chunk *chunk, bool zero, uint64_t generation);
 /* Takes the first run that fits; its start, or HAK_L25_NO_RUN. `*zero`: whether it is all zero. */
 unsigned hak_l25_chunk_take(struct hak_l25_chunk *chunk, const struct hak_l25_want *want, bool *zero);
 /* Gives the run that starts at `start` back. */

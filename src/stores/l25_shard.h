@@ -16,7 +16,7 @@ static_assert(HAK_L25_LONG <= 31 && HAK_L25_LISTS <= 32, "what hak_l25_longest t
 struct hak_l25_shard {
     HAK_ALIGNED_LINE struct hak_lock lock;
     uint32_t index;      /* constant after init */
-    uint32_t generation; /* under the lock: grows when the shard's chunks are set aside */
+    uint64_t generation; /* under the lock: grows when the shard's chunks are set aside */
     uint32_t nonempty;   /* under the lock: bit n: list n has a chunk */
     /* The highest list with a chunk, 0 if none fits anything. Written under the lock, read by any thread, relaxed:
      * only a hint where to look; what is found is decided under the lock. */

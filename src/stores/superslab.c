@@ -26,7 +26,7 @@ struct link {
 struct hak_superslab {
     struct hak_slab_index index; /* slab.h */
     char *base;                  /* constant after init */
-    uint32_t generation;         /* constant after init: of the pool that it belongs to */
+    uint64_t generation;         /* constant after init: of the pool that it belongs to */
     uint32_t free_mask;          /* a fresh superslab has all 32 bits set */
     uint32_t dirty_mask;
     uint8_t list; /* index, or LISTS: in none (full) */
@@ -41,7 +41,7 @@ static struct {
     struct hak_superslab *lists[LISTS];
     struct hak_superslab *dirty_first, *dirty_last;
     struct hak_superslab *records; /* at rest, in builds without HAK_REGION_LOOKUP */
-    uint32_t generation;           /* grows when a forked child sets the pool aside */
+    uint64_t generation;           /* grows when a forked child sets the pool aside */
     uint32_t empty_count;
     uint64_t superslabs, slabs_used, dirty_slabs;
 } pool HAK_GUARDED_BY(pool_lock);
