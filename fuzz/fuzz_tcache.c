@@ -210,7 +210,8 @@ static void expect_threads(void) {
 static void settle(void) {
     for (unsigned pass = 0; pass < 2; pass++)
         for (unsigned i = 0; i < THREADS; i++) {
-            if ((hak_tls_heap = threads[i].heap) == NULL) continue;
+            if (threads[i].heap == NULL) continue;
+            hak_tls_heap = threads[i].heap;
             if (pass == 0) hak_remote_deliver(hak_tls_heap);
             else hak_remote_collect(hak_tls_heap);
         }
