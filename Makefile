@@ -172,7 +172,7 @@ build/t/bats/bench_workloads: | $(BENCH_BIN)
 # limit only ends what hangs.
 TEST_ENV   := HAK_ROOT='$(CURDIR)' HAK_BUILD='$(CURDIR)/$(REL)' HAK_SUPPORT='$(CURDIR)/$(REL)/tests/support'
 TIME_LIMIT ?= $(if $(HAK_SOAK),6h,15m)
-LINTS      := include-law size atomics gcc clang-14 clang-19 tidy format shellcheck disassembly symbols
+LINTS      := include-law size atomics capacities gcc clang-14 clang-19 tidy format shellcheck disassembly symbols
 # $(call script,ENV,COMMAND)
 script = @mkdir -p $(@D); { echo '\#!/bin/sh'; echo "cd '$(CURDIR)' && unset MAKEFLAGS MFLAGS MAKELEVEL"; \
          echo "export $(TEST_ENV)"; echo 'exec env $(1) timeout -k 10 "$${HAK_TIME_LIMIT:-15m}" $(2)'; } >$@
@@ -292,6 +292,8 @@ lint-size:
 	@tools/lint/size.sh
 lint-atomics:
 	@tools/lint/atomics.sh
+lint-capacities:
+	@tools/lint/capacities.sh
 lint-tidy: $(patsubst %,build/lint/tidy/%.ok,$(SRC_C) $(SRC_CC) $(wildcard tools/*/*.c))
 lint-format:
 	@clang-format-14 --dry-run -Werror $(FORMATTED)

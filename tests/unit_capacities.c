@@ -184,6 +184,16 @@ static void a_long_name_is_far_from_every_other(void **state) {
     assert_non_null(strstr(ended.text, "OF_THE_LARGE_BLOCKS is not an option and ignored; HAKMEM_HELP=1 lists"));
 }
 
+static void the_largest_number_stays_whole(void **state) {
+    (void)state;
+    struct hak_text text = {.used = 0};
+    hak_text_u64(&text, UINT64_MAX);
+    hak_text_str(&text, " ");
+    hak_text_hex(&text, UINT64_MAX);
+    text.bytes[text.used] = '\0';
+    assert_string_equal(text.bytes, "18446744073709551615 0xffffffffffffffff");
+}
+
 /* With a program's name of 255 bytes, each written as six, and each figure of 20 digits. */
 static void the_longest_line_of_statistics_goes_out_in_one_piece(void **state) {
     (void)state;
@@ -206,6 +216,7 @@ int main(void) {
         cmocka_unit_test(no_option_can_be_set_beyond_what_depends_on_it),
         cmocka_unit_test(no_option_has_a_name_too_long_to_be_compared),
         cmocka_unit_test(a_long_name_is_far_from_every_other),
+        cmocka_unit_test(the_largest_number_stays_whole),
         cmocka_unit_test(the_longest_line_of_statistics_goes_out_in_one_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -125,6 +125,32 @@ static void a_block_is_looked_for_so_far_and_no_further(void **state) {
     assert_int_equal(ended.status, 0);
 }
 
+/* A function with a name of 1,024 letters. */
+#define JOIN_AS_THEY_ARE(a, b) a##b
+#define JOIN(a, b) JOIN_AS_THEY_ARE(a, b)
+#define FOUR(a) JOIN(JOIN(a, a), JOIN(a, a))
+static __attribute__((noinline)) uint32_t FOUR(FOUR(FOUR(sixteen_letters_)))(void) {
+    uint32_t number = hak_trace_here();
+    __asm__ volatile("" : "+r"(number));
+    return number;
+}
+
+static void print_a_long_name(void *argument) {
+    (void)argument;
+    hak_trace_print(FOUR(FOUR(FOUR(sixteen_letters_)))());
+}
+
+static void a_frame_with_a_long_name_is_one_line(void **state) {
+    (void)state;
+    struct ended ended = run_heard(print_a_long_name, NULL);
+    const size_t first = strcspn(ended.text, "\n");
+    assert_memory_equal(ended.text, "    #0 ", 7);
+    assert_in_range(first, 400, HAK_TEXT_BYTES);
+    assert_memory_equal(ended.text + first, "\n    #1 ", 8);
+    assert_non_null(strstr(ended.text, " in sixteen_letters_sixteen_letters_"));
+    assert_int_equal(ended.status, 0);
+}
+
 #endif
 
 int main(void) {
@@ -134,6 +160,7 @@ int main(void) {
         cmocka_unit_test(a_deep_stack_is_cut),
         cmocka_unit_test(no_stack_is_printed_for_a_number_that_is_none),
         cmocka_unit_test(a_full_depot_is_said_to_be_one),
+        cmocka_unit_test(a_frame_with_a_long_name_is_one_line),
         cmocka_unit_test(a_block_is_looked_for_so_far_and_no_further),
 #endif
         {.name = NULL},
