@@ -342,6 +342,30 @@ static void neighbours_are_joined_where_none_is_large_enough(void **state) {
     assert_true(hak_big_check());
 }
 
+/* Cuts a mapping into `count` parts, and gives them back. */
+static void cut_up(size_t part, unsigned count) {
+    char *parts[16];
+    give(take(part * count, SITE_A));
+    for (unsigned i = 0; i < count; i++) parts[i] = take(part, SITE_A + i);
+    for (unsigned i = 0; i < count; i++) give(parts[i]);
+    assert_int_equal(hak_big_stats().entries, count);
+}
+
+static void of_more_than_eight_neighbours_no_block_is_made(void **state) {
+    (void)state;
+    const size_t part = 2 * HAK_MIB - GRANULE;
+    set_option(BIGCACHE_CUT, 1);
+    cut_up(part, 8);
+    give(take(8 * part, SITE_B));
+    assert_int_equal(hak_big_stats().hits_joined, 1);
+    hak_big_purge_all();
+    cut_up(part, 9);
+    const uint64_t misses = hak_big_stats().misses;
+    give(take(9 * part, SITE_B));
+    assert_int_equal(hak_big_stats().hits_joined, 1);
+    assert_int_equal(hak_big_stats().misses, misses + 1);
+}
+
 static void what_was_purged_is_neither_cut_nor_joined(void **state) {
     (void)state;
     set_option(BIGCACHE_CUT, 1);
@@ -646,6 +670,7 @@ int main(void) {
         test(a_larger_one_is_cut_where_none_fits),
         test(a_mapping_is_not_cut_for_a_rest_too_small_to_keep),
         test(neighbours_are_joined_where_none_is_large_enough),
+        test(of_more_than_eight_neighbours_no_block_is_made),
         test(what_was_purged_is_neither_cut_nor_joined),
         test(without_a_descriptor_for_the_rest_a_mapping_is_served_whole),
         test(the_table_doubles_at_three_quarters_and_says_so),

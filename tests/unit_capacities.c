@@ -159,7 +159,7 @@ static void no_option_can_be_set_beyond_what_depends_on_it(void **state) {
     assert_true(most("BIGCACHE_BUCKETS_MAX") <= UINT32_MAX / 2); /* a number that is doubled */
     assert_true(most("BIGCACHE_BLOCK_MAX") <= (uint64_t)1 << HAK_BIG_SHIFT_MAX);
     assert_true(most("BIGCACHE_MAPPED") >> HAK_BIG_SHIFT_MIN < UINT32_MAX); /* entries */
-    assert_true(most("RETAIN_PERCENT") <= 100);
+    assert_true(most("RETAIN_PERCENT") <= UINT64_MAX >> HAK_ADDRESS_BITS);  /* times bytes */
 }
 
 /* A name of which a third is wrong has at most half as many letters again. */
