@@ -8,6 +8,7 @@
 #include "api/guard.h"
 #include "api/libc_names.h"
 #include "front/heap.h"
+#include "front/remote.h"
 #include "front/tcache.h"
 #include "hakmem.h"
 
@@ -42,7 +43,19 @@ HAK_LIBC_NAME(malloc, hak_malloc);
 extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
 #endif
 
-static HAK_NOINLINE void free_slow(void *ptr) { hak_release(ptr, "free"); }
+/* What is another thread's goes into the outgoing buffer as long as there is room. A thread that has a heap knows by
+ * the tag that the slab is not its own (region.h). */
+HAK_INLINE bool free_remote_try(void *ptr) {
+    struct hak_heap *heap = hak_tls_heap;
+    if (HAK_EXACT || heap->kind != HAK_HEAP_REAL || hak_is_misaligned(ptr)) return false;
+    struct hak_region region = hak_region_lookup(ptr);
+    if (region.owner == 0 || region.owner == hak_heap_tag(heap)) return false;
+    return hak_remote_free_try(heap, ptr, hak_class_bytes(region.kind / 2));
+}
+
+static HAK_NOINLINE void free_slow(void *ptr) {
+    if (hak_unlikely(!free_remote_try(ptr))) hak_release(ptr, "free");
+}
 
 /* The index of the bin that a block of this heap's own goes to; NOT_OWN for whatever else is freed. NULL, and addresses
  * beyond the map, are in no window. */

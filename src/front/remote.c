@@ -2,7 +2,8 @@
 #include "front/remote.h"
 
 #include "base/log.h"
-#include "base/options.h"
+
+#include <string.h>
 
 /* ---- inboxes ------------------------------------------------------------------------------------------- */
 
@@ -50,16 +51,41 @@ void hak_remote_collect(struct hak_heap *heap) {
 
 /* ---- delivery ------------------------------------------------------------------------------------------ */
 
-/* Shell sort: the buffer is short and often nearly in order. */
-static void sort(void **ptrs, uint32_t count) {
-    static const uint32_t gaps[] = {23, 10, 4, 1};
-    for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++)
-        for (uint32_t i = gaps[g]; i < count; i++) {
-            void *ptr = ptrs[i];
-            uint32_t j = i;
-            for (; j >= gaps[g] && ptrs[j - gaps[g]] > ptr; j -= gaps[g]) ptrs[j] = ptrs[j - gaps[g]];
-            ptrs[j] = ptr;
-        }
+/* The blocks of a batch by the granule that they lie in, in the order in which they came: a list for each. */
+struct groups {
+    uint32_t count;
+    uint32_t granule[HAK_OUTGOING_MAX];
+    uint8_t first[HAK_OUTGOING_MAX], last[HAK_OUTGOING_MAX]; /* of a group: blocks of the batch */
+    uint8_t next[HAK_OUTGOING_MAX];                          /* of a block: the next of its group */
+    uint8_t table[2 * HAK_OUTGOING_MAX];                     /* by hash: a group, plus 1; 0: none */
+};
+#define HASH_SHIFT 25 /* leaves as many bits as the table has */
+static_assert(sizeof((struct groups *)NULL)->table == (size_t)1 << (32 - HASH_SHIFT), "the hash names its entries");
+static_assert(HAK_ADDRESS_BITS - HAK_GRANULE_SHIFT <= 32, "a granule has a number of 32 bits");
+
+/* The group of a granule, perhaps a fresh one without blocks. */
+HAK_INLINE uint32_t group_of(struct groups *groups, uint32_t granule, bool *fresh) {
+    uint32_t at = granule * 2654435761U >> HASH_SHIFT;
+    for (;; at = (at + 1) % (2 * HAK_OUTGOING_MAX)) {
+        *fresh = groups->table[at] == 0;
+        if (*fresh) break;
+        if (groups->granule[groups->table[at] - 1] == granule) return groups->table[at] - 1U;
+    }
+    groups->granule[groups->count] = granule;
+    groups->table[at] = (uint8_t)++groups->count;
+    return groups->count - 1;
+}
+
+static void divide(struct groups *groups, void *const *ptrs, uint32_t count) {
+    groups->count = 0;
+    memset(groups->table, 0, sizeof groups->table);
+    for (uint32_t i = 0; i < count; i++) {
+        bool fresh;
+        uint32_t g = group_of(groups, (uint32_t)((uintptr_t)ptrs[i] >> HAK_GRANULE_SHIFT), &fresh);
+        if (fresh) groups->first[g] = (uint8_t)i;
+        else groups->next[groups->last[g]] = (uint8_t)i;
+        groups->last[g] = (uint8_t)i;
+    }
 }
 
 /* The slab of a block that is on its way; ends the process if it cannot be one. */
@@ -82,33 +108,35 @@ static void put_word(struct hak_slab *slab, uint32_t word, uint64_t bits) {
     hak_misuse_late(slab->base + (size_t)index * slab->block_bytes, HAK_MISUSE_DOUBLE_FREE);
 }
 
-/* Delivers the blocks from ptrs[0] on that lie in one slab; returns how many. */
-static uint32_t deliver_slab(void **ptrs, uint32_t count) {
-    struct hak_slab *slab = slab_of(ptrs[0]);
-    const char *end = slab->base + (size_t)slab->slabs * HAK_SLAB_BYTES;
-    uint32_t index = index_in(slab, ptrs[0]), word = index / 64, i = 1;
+/* Delivers one group: its blocks mostly come in the order of addresses, so that few words take many of them. */
+static void deliver_group(void *const *ptrs, const struct groups *groups, uint32_t g) {
+    uint32_t i = groups->first[g];
+    struct hak_slab *slab = slab_of(ptrs[i]);
+    uint32_t index = index_in(slab, ptrs[i]), word = index / 64;
     uint64_t bits = (uint64_t)1 << (index % 64);
-    for (; i < count && (const char *)ptrs[i] < end; i++) {
-        if (hak_unlikely(ptrs[i] == ptrs[i - 1])) hak_misuse_late(ptrs[i], HAK_MISUSE_DOUBLE_FREE);
+    while (i != groups->last[g]) {
+        i = groups->next[i];
         index = index_in(slab, ptrs[i]);
         if (index / 64 != word) {
             put_word(slab, word, bits);
             word = index / 64;
             bits = 0;
         }
-        bits |= (uint64_t)1 << (index % 64);
+        uint64_t bit = (uint64_t)1 << (index % 64);
+        if (hak_unlikely((bits & bit) != 0)) hak_misuse_late(ptrs[i], HAK_MISUSE_DOUBLE_FREE);
+        bits |= bit;
     }
     put_word(slab, word, bits);
     notify_owner(slab);
-    return i;
 }
 
 void hak_remote_deliver(struct hak_heap *heap) {
     uint32_t count = hak_load_rlx(&heap->outgoing_count);
     if (count == 0) return;
     bool was_busy = hak_heap_enter(heap);
-    sort(heap->outgoing, count);
-    for (uint32_t done = 0; done < count;) done += deliver_slab(heap->outgoing + done, count - done);
+    struct groups groups;
+    divide(&groups, heap->outgoing, count);
+    for (uint32_t g = 0; g < groups.count; g++) deliver_group(heap->outgoing, &groups, g);
     hak_store_rlx(&heap->outgoing_count, 0);
     heap->outgoing_bytes = 0;
     hak_count_by_owner(&heap->remote_frees, count);
@@ -116,14 +144,17 @@ void hak_remote_deliver(struct hak_heap *heap) {
 }
 
 void hak_remote_free(struct hak_heap *heap, void *ptr, size_t bytes) {
+    if (hak_remote_free_try(heap, ptr, bytes)) return;
     uint32_t count = hak_load_rlx(&heap->outgoing_count);
     heap->outgoing[count] = ptr;
-    /* release: a child forked by another thread just here finds the block, or a buffer without it; never a stale one */
-    hak_store_rel(&heap->outgoing_count, count + 1);
-    heap->outgoing_bytes += bytes;
-    if (count + 1 < HAK_OUTGOING_MAX && heap->outgoing_bytes <= hak_option(REMOTE_BYTES)) return;
+    hak_store_rel(&heap->outgoing_count, count + 1); /* as in hak_remote_free_try */
     hak_remote_deliver(heap);
     hak_slab_relieve(); /* a delivery to a parked heap may have emptied slabs */
 }
 
-void hak_remote_free_now(void *ptr) { deliver_slab(&ptr, 1); }
+void hak_remote_free_now(void *ptr) {
+    struct hak_slab *slab = slab_of(ptr);
+    uint32_t index = index_in(slab, ptr);
+    put_word(slab, index / 64, (uint64_t)1 << (index % 64));
+    notify_owner(slab);
+}

@@ -1,6 +1,6 @@
 /* Remote frees: blocks freed by a thread that does not own their slab. They gather in the outgoing buffer of the
- * freeing thread, go out sorted, with one atomic OR per bitmap word, and the slab is queued once in its owner's
- * inbox. No block is touched.
+ * freeing thread and go out by slab, with one atomic OR per run of blocks in a bitmap word, and the slab is queued once
+ * in its owner's inbox. No block is touched.
  *
  * Who may do what with slab->queued and the inboxes:
  *   set queued       any thread, by exchange; who gets false from it must push the slab to the owner's inbox
@@ -10,9 +10,21 @@
 #ifndef HAK_FRONT_REMOTE_H
 #define HAK_FRONT_REMOTE_H
 
+#include "base/options.h"
 #include "front/heap.h"
 
-/* Adds a block of `bytes` to the thread's outgoing buffer; delivers when it is full. */
+/* Adds a block of `bytes` to the thread's outgoing buffer; false, and nothing was done, if that would make it full. */
+HAK_INLINE bool hak_remote_free_try(struct hak_heap *heap, void *ptr, size_t bytes) {
+    uint32_t count = hak_load_rlx(&heap->outgoing_count);
+    if (hak_unlikely(count + 1 >= HAK_OUTGOING_MAX || heap->outgoing_bytes + bytes > hak_option(REMOTE_BYTES)))
+        return false;
+    heap->outgoing[count] = ptr;
+    /* release: a child forked by another thread just here finds the block, or a buffer without it; never a stale one */
+    hak_store_rel(&heap->outgoing_count, count + 1);
+    heap->outgoing_bytes += bytes;
+    return true;
+}
+/* Adds a block in any case; delivers when the buffer is full. */
 void hak_remote_free(struct hak_heap *heap, void *ptr, size_t bytes);
 /* Delivers one block at once, for threads without a heap. */
 void hak_remote_free_now(void *ptr);
