@@ -17,9 +17,11 @@ struct share {
     int error; /* of the refusal; 0: none */
 };
 
-static uintptr_t *take_marked(void) {
+static uintptr_t *take_marked(uint64_t number) {
     uintptr_t *block = malloc(block_bytes);
-    if (block != NULL) block[0] = block[1] = (uintptr_t)block;
+    if (block == NULL) return NULL;
+    block[0] = (uintptr_t)block;
+    block[1] = number;
     return block;
 }
 
@@ -27,13 +29,13 @@ static void allocate(unsigned index, void *data) {
     struct share *share = (struct share *)data + index;
     while (share->count < wanted && share->error == 0) {
         errno = 0;
-        share->blocks[share->count] = take_marked();
+        share->blocks[share->count] = take_marked(share->count);
         if (share->blocks[share->count] != NULL) share->count++;
         else share->error = errno;
     }
     free(bench_malloc(OTHER_BLOCK));
     free(share->blocks[0]);
-    share->blocks[0] = take_marked();
+    share->blocks[0] = take_marked(0);
     if (share->blocks[0] == NULL) bench_fail("what was freed cannot be had again");
     pthread_barrier_wait(&all_done); /* a thread that ends before another begins would hand its slabs over */
 }
@@ -81,7 +83,7 @@ int main(int argc, char **argv) {
     for (unsigned i = 0; i < threads; i++)
         for (uint64_t j = 0; j < shares[i].count; j++) {
             uintptr_t *block = shares[i].blocks[j];
-            if (block[0] != (uintptr_t)block || block[1] != block[0]) bench_fail("a block is not as it was written");
+            if (block[0] != (uintptr_t)block || block[1] != j) bench_fail("a block is not as it was written");
             free(block);
         }
     printf("blocks: %llu blocks\n", (unsigned long long)count);
