@@ -81,7 +81,7 @@ C
         # shellcheck disable=SC2086  # a program and its arguments
         LD_PRELOAD=$PWD/twice.so run "$bench"/$command
         [ "$status" -eq 1 ]
-        [[ $output == *"is not as it was written" ]]
+        [[ $output == *"is not as it was written"* ]]
     done <<'END'
 larson 0.2 16 128 1024 1 1 2
 random_mixed 100000 1000 1 2
