@@ -23,6 +23,7 @@ endef
 $(foreach v,$(PHASE7_VARIANTS),$(eval $(call phase7_rules,$(v))))
 
 phase7: $(PHASE7_LIBS) $(REL)/bench/random_mixed $(REL)/bench/larson  ## what each of the tasks of Phase 7 gains, and all: a table, and build/phase7/*.tsv
+	@ci/deps.sh bench
 	@python3 bench/report/phase7.py build/phase7
 
 # ---- tests: a variant may be slower, and nothing else -------------------------------------------------------------------
