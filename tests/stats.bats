@@ -128,14 +128,6 @@ os.close(2)' 2>"$dir/err"
     done
 }
 
-@test "where no further file may be open, that is said at the start" {
-    echo 'int main(void) { return 0; }' >"$dir/empty.c" # static: a library could not even be loaded
-    gcc -static "$dir/empty.c" "$HAK_BUILD/hakmem.o" -pthread -o "$dir/empty"
-    (ulimit -n 3 && HAKMEM_STATS=json "$dir/empty") 2>"$dir/err"
-    grep -qE '^hakmem\[[0-9]+ empty\]: HAKMEM_STATS: too many open files; nothing will be printed$' "$dir/err"
-    [ "$(wc -l <"$dir/err")" -eq 1 ]
-}
-
 @test "HAKMEM_HELP=1 prints a line per option of the table" {
     HAKMEM_HELP=1 LD_PRELOAD=$lib /usr/bin/python3 -c "" 2>"$dir/err"
     # Without those that only other builds have.

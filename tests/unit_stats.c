@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -348,13 +349,20 @@ static void another_thread_that_hangs_while_printing_does_not_hang_us(void **sta
 
 /* ---- at exit ----------------------------------------------------------------------------------------------------- */
 
+static bool no_file_at_start; /* no further one may be open */
+
 static void at_exit_with(char **env, struct written *out) {
     int err = dup(2), ends[2];
     open_record(ends);
     hak_options_reset_for_test();
     hak_options_init(env);
     dup2(ends[1], 2);
+    struct rlimit files, none = {.rlim_cur = 0};
+    getrlimit(RLIMIT_NOFILE, &files);
+    none.rlim_max = files.rlim_max;
+    if (no_file_at_start) setrlimit(RLIMIT_NOFILE, &none);
     hak_stats_at_start();
+    setrlimit(RLIMIT_NOFILE, &files);
     hak_stats_at_exit();
     dup2(err, 2);
     close(err);
@@ -374,6 +382,18 @@ static void at_exit_the_options_decide_what_is_printed(void **state) {
     struct hak_stats now = stats_now();
     AT_EXIT(&out, "HAKMEM_STATS=json");
     expected_json(expected, sizeof expected, &now, program_invocation_short_name);
+    assert_string_equal(out.text, expected);
+}
+
+static void where_no_further_file_may_be_open_that_is_said_at_the_start(void **state) {
+    (void)state;
+    static struct written out;
+    char expected[256];
+    no_file_at_start = true;
+    AT_EXIT(&out, "HAKMEM_STATS=1");
+    no_file_at_start = false;
+    snprintf(expected, sizeof expected, "hakmem[%d %s]: HAKMEM_STATS: too many open files; nothing will be printed\n",
+             (int)getpid(), program_invocation_short_name);
     assert_string_equal(out.text, expected);
 }
 
@@ -470,6 +490,7 @@ int main(void) {
         cmocka_unit_test(a_failed_write_is_reported),
         cmocka_unit_test(another_thread_that_hangs_while_printing_does_not_hang_us),
         cmocka_unit_test(at_exit_the_options_decide_what_is_printed),
+        cmocka_unit_test(where_no_further_file_may_be_open_that_is_said_at_the_start),
         cmocka_unit_test(at_exit_one_line_is_appended_to_the_file),
         cmocka_unit_test(a_file_that_cannot_be_written_is_named),
         cmocka_unit_test(counters_only_grow_while_threads_allocate),
