@@ -60,6 +60,7 @@ static bool register_heap(struct hak_heap *heap) {
     for (const struct hak_heap *other = *bucket; other != NULL && unique; other = other->next_of_tag)
         unique = hak_heap_tag(other) != hak_heap_tag(heap);
     if (unique) {
+        /* First: a child that was forked in between knows a tag too many, not too few. */
         heap->next_of_tag = *bucket;
         *bucket = heap;
         heap->next = all_heaps;
