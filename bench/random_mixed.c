@@ -35,7 +35,7 @@ static void body(unsigned index, void *data) {
 
 int main(int argc, char **argv) {
     bench_usage(argc, argv, 3, 4, "CYCLES WORKING_SET SEED [THREADS]");
-    cycles = bench_argument(argc, argv, 1, "cycles", 1, UINT64_C(1) << 40, 0);
+    cycles = bench_work(bench_argument(argc, argv, 1, "cycles", 1, UINT64_C(1) << 40, 0));
     working_set = bench_argument(argc, argv, 2, "working_set", 1, 1 << 28, 0);
     seed = bench_argument(argc, argv, 3, "seed", 0, UINT64_MAX, 0);
     unsigned threads = (unsigned)bench_argument(argc, argv, 4, "threads", 1, 4096, 1);
@@ -45,5 +45,6 @@ int main(int argc, char **argv) {
     for (uint64_t i = 0; i < threads * working_set; i++)
         if (slots[i] != NULL) give(&slots[i]);
     printf("throughput: %.0f ops/s\n", (double)(cycles * threads) / ((double)took / 1e9));
+    bench_tell_operations(cycles * threads / 2);
     return 0;
 }
