@@ -12,23 +12,35 @@
 #include "front/tcache.h"
 #include "hakmem.h"
 
-static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
-    return hak_alloc(size, HAK_MIN_ALIGN, false, site);
-}
+#include <string.h>
 
 /* The bin at an index from the region map or the heap's own table: twice the class, in units of 8 bytes. */
 HAK_INLINE struct hak_bin *bin_at(struct hak_heap *heap, size_t index) {
     return (struct hak_bin *)(void *)((char *)heap + index * (sizeof(struct hak_bin) / 2));
 }
 
-/* A block for a size of the Tiny layer out of its bin; a misaligned pointer if the bin is empty. */
-HAK_INLINE void *take_cached(size_t size) {
-    struct hak_heap *heap = hak_tls_heap;
-    struct hak_bin *bin = bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]);
+/* A block out of a bin; a misaligned pointer if it is empty. */
+HAK_INLINE void *take_from(struct hak_bin *bin) {
     void *ptr = bin->top[-1];
     if (hak_likely(!hak_is_misaligned(ptr))) bin->top--;
     return ptr;
 }
+
+/* The same for a size of the Tiny layer, and for any of Tiny and Mid. */
+HAK_INLINE void *take_cached(size_t size) {
+    struct hak_heap *heap = hak_tls_heap;
+    return take_from(bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]));
+}
+HAK_INLINE void *take_cached_mid(size_t size) { return take_from(&hak_tls_heap->bin[hak_class_of(size)]); }
+
+static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
+    if (!HAK_EXACT && size <= HAK_MID_MAX) {
+        void *ptr = take_cached_mid(size);
+        if (hak_likely(!hak_is_misaligned(ptr))) return ptr;
+    }
+    return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+}
+
 static HAK_NOINLINE void *take_cached_called(size_t size) { return take_cached(size); }
 
 HAK_HOT void *hak_malloc(size_t size) {
@@ -98,6 +110,10 @@ HAK_LIBC_NAME(cfree, hak_cfree);
 void *hak_calloc(size_t count, size_t size) {
     size_t bytes;
     if (hak_unlikely(__builtin_mul_overflow(count, size, &bytes))) return hak_no_memory();
+    if (!HAK_EXACT && bytes <= HAK_MID_MAX) {
+        void *ptr = take_cached_mid(bytes);
+        if (hak_likely(!hak_is_misaligned(ptr))) return memset(ptr, 0, hak_class_bytes(hak_class_of(bytes)));
+    }
     return hak_alloc(bytes, HAK_MIN_ALIGN, true, HAK_SITE);
 }
 HAK_LIBC_NAME(calloc, hak_calloc);
@@ -109,7 +125,18 @@ static void *resize(void *ptr, size_t size, uintptr_t site, const char *function
     return NULL;
 }
 
-void *hak_realloc(void *ptr, size_t size) { return resize(ptr, size, HAK_SITE, "realloc"); }
+/* True for a block of a slab whose class is good enough for the size; most of what grows a little at a time. */
+HAK_INLINE bool stays_as_it_is(const void *ptr, size_t size) {
+    if (HAK_EXACT) return false;
+    struct hak_region region = hak_region_lookup(ptr);
+    if (region.owner == 0) return false;
+    const struct hak_slab *slab = region.descriptor;
+    return size <= slab->block_bytes && size > slab->block_bytes / 2 && hak_slab_index(slab, ptr) != HAK_NO_BLOCK;
+}
+
+void *hak_realloc(void *ptr, size_t size) {
+    return stays_as_it_is(ptr, size) ? ptr : resize(ptr, size, HAK_SITE, "realloc");
+}
 HAK_LIBC_NAME(realloc, hak_realloc);
 
 void *hak_reallocarray(void *ptr, size_t count, size_t size) {
