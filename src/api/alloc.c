@@ -26,18 +26,12 @@ static unsigned class_for(size_t size, size_t align) {
     return align <= HAK_MIN_ALIGN ? hak_class_of(size) : hak_class_of_aligned(size, align);
 }
 
-/* Spreads heaps over the shards of the L2.5 pool. */
-static uint32_t lane(void) {
-    uint32_t id = hak_heap_tag(hak_tls_heap) / HAK_CACHE_LINE;
-    return id * 2654435761U >> 16;
-}
-
 static struct hak_block take(size_t size, size_t align, uintptr_t site) {
     unsigned c = class_for(size, align);
     if (c != HAK_NO_CLASS) return (struct hak_block){.ptr = hak_tcache_alloc(c), .bytes = hak_class_bytes(c)};
     hak_tcache_tick();
     hak_heap_get(); /* also if all its blocks are large: a thread's heap names a shard, and lets memory decay */
-    if (size <= HAK_L25_MAX && align <= HAK_L25_MAX) return hak_l25_alloc(size, align, lane());
+    if (size <= HAK_L25_MAX && align <= HAK_L25_MAX) return hak_l25_alloc(size, align, hak_tls_heap->lane);
     return hak_big_alloc(size, align, site);
 }
 

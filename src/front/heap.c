@@ -64,6 +64,7 @@ static bool register_heap(struct hak_heap *heap) {
         heap->next_of_tag = *bucket;
         *bucket = heap;
         heap->next = all_heaps;
+        heap->lane = all_heaps == NULL ? 0 : all_heaps->lane + 1;
         all_heaps = heap;
     }
     hak_unlock(&registry_lock);

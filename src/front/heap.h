@@ -57,8 +57,9 @@ struct hak_heap {
     uint8_t bin_index[HAK_TINY_MAX / HAK_MIN_ALIGN + 1]; /* (size + 15) / 16 -> 2 * class, in units of 8 bytes */
 
     /* owner thread only */
-    uint8_t kind; /* enum hak_heap_kind; constant */
-    bool shared;  /* the shared heap, now or before a fork; constant */
+    uint8_t kind;  /* enum hak_heap_kind; constant */
+    bool shared;   /* the shared heap, now or before a fork; constant */
+    uint32_t lane; /* a running number, which spreads heaps over the shards of the L2.5 pool; constant once set */
     struct hak_bin_state state[HAK_CLASS_COUNT];
     struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks */
     size_t capacity_bytes;                   /* that all bins could hold */
