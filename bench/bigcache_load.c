@@ -1,7 +1,7 @@
 /* Loads of blocks over 1 MiB, which BigCache serves, from distinct call sites:
  *   uniform  bursts of blocks of 1 to 4 MiB, all from one call site
  *   pareto   the same of Pareto-distributed sizes over 1 MiB (shape 2), from 4 call sites, the k-th used 1/k as often
- *   trace    what a real program did, as bigcache_record wrote it, when it did it
+ *   trace    what a real program did, as bigcache_record wrote it, in the processor time that it took
  * A burst is what a server does that is asked for much at once: BLOCKS/2 to BLOCKS blocks are allocated, the first
  * quarter of each is written to, and all are freed in random order. What a recorded program wrote is unknown: each of
  * its blocks is written to as a whole. The latency is that of a block's allocation and free together. */

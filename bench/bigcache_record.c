@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RECORDED_MIN ((size_t)1 << 20) /* larger ones are */
+#define SMALL_MAX ((size_t)1 << 20) /* what is larger is recorded */
 #define BLOCKS_MAX 65536
 #define SITES_MAX 1024
 
@@ -65,10 +65,10 @@ static void write_line(char operation, unsigned block, size_t bytes, const void 
 }
 
 /* Whether a block can be among the recorded ones, found without the lock. */
-static bool is_large(void *ptr) { return ptr != NULL && malloc_usable_size(ptr) > RECORDED_MIN; }
+static bool is_large(void *ptr) { return ptr != NULL && malloc_usable_size(ptr) > SMALL_MAX; }
 
 static void *record_new(void *ptr, size_t bytes, const void *site) {
-    if (ptr == NULL || bytes <= RECORDED_MIN || !begin()) return ptr;
+    if (ptr == NULL || bytes <= SMALL_MAX || !begin()) return ptr;
     unsigned block = place_of(blocks, BLOCKS_MAX, ptr, true);
     if (block < BLOCKS_MAX) write_line('+', block, bytes, site);
     end();
@@ -78,7 +78,7 @@ static void *record_new(void *ptr, size_t bytes, const void *site) {
 /* `bytes`: 0 if it is freed. */
 static void record_change(unsigned block, const void *ptr, size_t bytes, const void *site) {
     if (block == BLOCKS_MAX) return;
-    const bool stays = bytes > RECORDED_MIN;
+    const bool stays = bytes > SMALL_MAX;
     write_line(stays ? '=' : '-', block, bytes, site);
     blocks[block] = stays ? ptr : NULL;
 }

@@ -54,6 +54,14 @@ LINES
     jq -e '.big_buckets == 65536 and .big_resizes == 8 and .big_evictions == 0 and .big_misses == 60000' stats
 }
 
+@test "under Memcheck, which finds no mistake, the table grows as it does without" {
+    HAKMEM_QUARANTINE=0 HAKMEM_LOG=1 LD_PRELOAD=$HAK_ROOT/build/valgrind/libhakmem-valgrind.so valgrind --leak-check=full \
+        --errors-for-leak-kinds=definite --error-exitcode=99 --soname-synonyms=somalloc=nouserintercepts \
+        "$bench/bigcache_growth" 400 2>stderr || { cat stderr && return 1; }
+    diff <(grep BIGCACHE stderr) <(growths 1024)
+    grep "ERROR SUMMARY: 0 errors" stderr
+}
+
 @test "the budgets hold: over that of what is mapped the rest is evicted, over that of what is dirty the rest is purged" {
     HAKMEM_BIGCACHE_MAPPED=100M HAKMEM_BIGCACHE_RESIDENT=256G on_hakmem "$bench/bigcache_growth" 1000
     jq -e '.layers.big.cached_bytes / 1048576 | . > 97 and . <= 100' stats

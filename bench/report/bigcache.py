@@ -101,8 +101,8 @@ def growth(out):
 {log}
 ```
 
-- {len(steps)} growths, at a load of {", ".join(f"{load:.4g}" for load in loads) or "(none)"}. At the end there were
-  {buckets:,} buckets, of at most 65,536, for {GROWTH_BLOCKS:,} entries.
+- {len(steps)} growths, at a load of {", ".join(f"{load:.4g}" for load in loads) or "(none)"}. At the end {buckets:,} buckets
+  hold {stats(run, "big_misses") - stats(run, "big_evictions"):,} entries; 65,536 buckets are the limit.
 - {run.rss_kib / 1024:.0f} MiB were resident at most; the kernel held {lab.figure(run.out, "kernel_mappings"):,.0f} mappings.
 - A `free` took {lab.figure(run.out, "free_p50"):.0f} ns (p50), {lab.figure(run.out, "free_p99"):.0f} ns (p99), at most
   {lab.figure(run.out, "free_longest") / 1e6:.1f} ms: the one that makes the table grow files all entries anew, under its lock.
@@ -202,7 +202,8 @@ mapped, 32 MiB dirty, decay after 1 s.
 - *uniform*, *Pareto*: a server that is asked for much at once. {BURSTS} bursts; in each {BLOCKS // 2} to {BLOCKS} blocks are
   allocated, the first quarter of each is written to, and all are freed in random order. Uniform: 1 to 4 MiB from one call
   site. Pareto: sizes over 1 MiB with shape 2, from four call sites, the k-th used 1/k as often as the first.
-- *ImageMagick*: a recording of `{command}` (`{TRACE.relative_to(lab.ROOT)}`), replayed in the time it took.
+- *ImageMagick*: a recording of `{command}` (`{TRACE.relative_to(lab.ROOT)}`), replayed in the
+  processor time that it took.
 
 Latencies are those of a block's allocation and free together. Median of {ROUNDS} interleaved rounds (lowest - highest).
 
