@@ -13,7 +13,7 @@ OLD_SLABS = 32  # per class and thread
 
 # ---- expansion ----------------------------------------------------------------------------------------------------------
 
-MIB = 16 if QUICK else 256
+MIB = 64 if QUICK else 256  # of all threads together
 # Bytes of a block, and threads. Slabs of each are 64 KiB.
 EXPANSIONS = [(64, 1), (1024, 1), (64, 4), (1024, 4)]
 COLUMNS = ["slabs", "superslabs", "whole superslabs", "bytes", "threads refused", "threads refused with ENOMEM"]
@@ -24,8 +24,8 @@ def count_of(number, noun):
 
 
 def expand(block, threads, options):
-    lab.status(f"SuperSlab: {MIB} MiB of {block} bytes in each of {count_of(threads, 'thread')}")
-    run = lab.run([lab.program("expansion"), block, MIB, threads], env={**LIBRARY, **options})
+    lab.status(f"SuperSlab: {MIB} MiB in blocks of {block} bytes by {count_of(threads, 'thread')}")
+    run = lab.run([lab.program("expansion"), block, MIB // threads, threads], env={**LIBRARY, **options})
     return {column: int(lab.figure(run.out, column)) for column in COLUMNS}
 
 
@@ -52,7 +52,7 @@ def expansion(out):
          for (block, threads, name), figures in cases.items()])
     text = f"""### Expansion
 
-`expansion BLOCK {MIB} THREADS`: each thread allocates and marks {MIB} MiB of one size class, or as much as it gets. With
+`expansion BLOCK MIB THREADS`: threads allocate and mark {MIB} MiB together in blocks of one size, or as much as they get. With
 `HAKMEM_SUPERSLABS_MAX=1`, the old ceiling of {OLD_SLABS} slabs, `malloc` returns `NULL` with `ENOMEM`; other sizes and
 what is freed go on, and no block is touched. Without a limit one class of a thread took {most} slabs, {most // OLD_SLABS} times
 the old ceiling. The program sees from the addresses which slabs came: of a superslab whose mask was right from the beginning,

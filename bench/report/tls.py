@@ -10,7 +10,7 @@ from pathlib import Path
 import lab
 
 QUICK = bool(os.environ.get("LAB_QUICK"))
-ROUNDS = 3 if QUICK else 7
+ROUNDS = 3 if QUICK else 5
 SEED = 12345
 LIBRARY = {"LD_PRELOAD": str(lab.LIBRARY)}
 
