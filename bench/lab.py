@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,10 @@ class Failed(Exception):
     """A program that was to be measured did not do what it should."""
 
 
+class Refused(Exception):
+    """What was asked for cannot be measured: the text is for whoever asked."""
+
+
 def program(name):
     """The path of a benchmark program, as text."""
     return str(RELEASE / "bench" / name)
@@ -52,18 +57,24 @@ def _own_seconds():
     return own.ru_utime + own.ru_stime
 
 
-def run(command, env=None, check=True, stdin=None, cwd=None):
-    """Runs a command once. `env` is added to the environment; `stdin` is a path. The peak RSS is that of the largest of
-    its processes. With `check`, a status other than 0 raises Failed."""
+def run(command, env=None, check=True, stdin=None, cwd=None, limit=None):
+    """Runs a command once. `env` is added to the environment; `stdin` is a path; what hangs is ended after `limit`
+    seconds, with status 124. The peak RSS is that of the largest of its processes. With `check`, a status other than 0
+    raises Failed."""
     # A process inherits the peak RSS of what called exec, here this interpreter: time(1) is smaller. `env` keeps a
     # preloaded library out of time(1) itself.
     assignments = [f"{name}={value}" for name, value in (env or {}).items()]
     with (tempfile.NamedTemporaryFile("r") as peak, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err,
           open(stdin or os.devnull, "rb") as source):
-        command = ["/usr/bin/time", "-q", "-f", "%M", "-o", peak.name, "env", *assignments, *map(str, command)]
+        ended = ["timeout", "--foreground", "-k", "5", str(limit)] if limit else []
+        command = ["/usr/bin/time", "-q", "-f", "%M", "-o", peak.name, *ended, "env", *assignments, *map(str, command)]
         own, ticks, start = _own_seconds(), _busy_ticks(), time.monotonic()
-        child = subprocess.Popen(command, stdin=source, stdout=out, stderr=err, cwd=cwd)
-        _, status, usage = os.wait4(child.pid, 0)
+        child = subprocess.Popen(command, stdin=source, stdout=out, stderr=err, cwd=cwd, process_group=0)
+        try:
+            _, status, usage = os.wait4(child.pid, 0)
+        except KeyboardInterrupt:
+            os.killpg(child.pid, signal.SIGTERM)
+            raise
         child.returncode = os.waitstatus_to_exitcode(status)  # else Popen would wait for it again
         wall = time.monotonic() - start
         cpu = usage.ru_utime + usage.ru_stime
@@ -78,12 +89,25 @@ def run(command, env=None, check=True, stdin=None, cwd=None):
     return result
 
 
-def figure(text, name):
-    """The number in the line `NAME: NUMBER ...` of a program's output."""
-    found = re.search(rf"(?m)^{re.escape(name)}: (-?[\d.]+(?:e[+-]?\d+)?)", text)
+_NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
+
+
+def figure_and_unit(text, name):
+    """Number and unit in the line `NAME: NUMBER UNIT` of a program's output."""
+    found = re.search(rf"(?m)^{re.escape(name)}: {_NUMBER}(?: (\S+))?", text)
     if not found:
         raise Failed(f"no line '{name}: NUMBER' in:\n{text[-500:]}")
-    return float(found.group(1))
+    return float(found.group(1)), found.group(2) or ""
+
+
+def figure(text, name):
+    """The number in the line `NAME: NUMBER ...` of a program's output."""
+    return figure_and_unit(text, name)[0]
+
+
+def without_figures(text):
+    """A program's output without such lines."""
+    return re.sub(rf"(?m)^[\w.%-]+: {_NUMBER}(?: \S+)?\n", "", text)
 
 
 def account(run):
@@ -96,13 +120,16 @@ def account(run):
 
 def interleave(cases, rounds, tell=None):
     """Runs every case (name: function without arguments that returns a Run) `rounds` times, one after the other, each
-    round beginning with another. A disturbed run is repeated, up to REPEATS_MAX times. Returns name: list of Runs."""
+    round beginning with another. A disturbed run is repeated, up to REPEATS_MAX times. Returns name: list of Runs.
+    `tell` is what the status line begins with, or a function that is called with round and name before each run."""
     names = list(cases)
     results = {name: [] for name in names}
     for number in range(rounds):
         for step in range(len(names)):
             name = names[(number + step) % len(names)]
-            if tell:
+            if callable(tell):
+                tell(number + 1, name)
+            elif tell:
                 status(f"{tell}: round {number + 1} of {rounds}, {name}")
             for _ in range(REPEATS_MAX + 1):
                 result = cases[name]()
@@ -141,15 +168,44 @@ def begin(part):
     _part = part
 
 
-def status(text):
-    """One line that tells what is going on: overwritten on a terminal."""
+def status(text, last=False):
+    """One line that tells what is going on: on a terminal overwritten by the next one, but for the last."""
     if _part:
         minutes, seconds = divmod(int(time.monotonic() - _start), 60)
         text = f"[{minutes}:{seconds:02} {_part}] {text}"
     if sys.stderr.isatty():
-        print(f"\r{text[:119]:<119}", end="", file=sys.stderr, flush=True)
+        print(f"\r{text[:119]:<119}", end="\n" if last else "", file=sys.stderr, flush=True)
     else:
         print(text, file=sys.stderr, flush=True)
+
+
+class TimeLeft:
+    """How long the planned runs (key: how many) will take, going by those of the same key that were done, else by the
+    mean of all, and by how many had to be repeated."""
+
+    def __init__(self, planned):
+        self.planned = dict(planned)
+        self.took = {}
+        self.begun = self.ended = 0
+
+    def begin(self, key):
+        self.planned[key] -= 1
+        self.begun += 1
+
+    def end(self, key, seconds):
+        self.took[key] = seconds
+        self.ended += 1
+
+    def cancel(self, key):
+        self.planned[key] = 0
+
+    def __str__(self):
+        if not self.took:
+            return "? min left"
+        mean = statistics.fmean(self.took.values())
+        seconds = sum(runs * self.took.get(key, mean) for key, runs in self.planned.items())
+        seconds *= max(1, self.ended / self.begun)
+        return f"{seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
 
 
 def write_tsv(path, header, rows):
@@ -164,9 +220,17 @@ def markdown_table(header, rows):
     return "\n".join(lines) + "\n"
 
 
-def plot(path, script):
+def read_tsv(path):
+    """The rows of such a file, each as name: text."""
+    with open(path, encoding="utf-8") as file:
+        header, *rows = (line.rstrip("\n").split("\t") for line in file)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def plot(path, script, size=(900, 480)):
     """Draws by gnuplot: `script` is all but terminal and output, which follow from the path (.svg or .png)."""
-    terminal = {".svg": "svg size 900,480 background 'white'", ".png": "pngcairo size 900,480"}[Path(path).suffix]
+    kind = {".svg": "svg background 'white'", ".png": "pngcairo"}[Path(path).suffix]
+    terminal = f"{kind} size {size[0]},{size[1]}"
     text = f"set terminal {terminal} noenhanced font 'sans,12'\nset output '{path}'\nset grid\n{script}\n"
     done = subprocess.run(["gnuplot"], input=text, text=True, capture_output=True, check=False)
     if done.returncode != 0:
