@@ -34,13 +34,7 @@ die() {
 # ---- the work: each runs in a directory of its own, started as "$@", and leaves its results in the file `result` ----
 
 redis-server_input() {
-    awk 'BEGIN {
-        for (i = 1; i <= 60000; i++) {
-            n = 20 + i * 7919 % 400
-            value = sprintf("%0" n "d", i)
-            printf "*3\r\n$3\r\nSET\r\n$%d\r\nkey:%d\r\n$%d\r\n%s\r\n", length("key:" i), i, n, value
-        }
-    }' >data
+    /usr/bin/python3 "$root/bench/real/generate.py" redis >data
 }
 
 cli() {
@@ -70,37 +64,20 @@ redis-server_work() {
 }
 
 sqlite3_input() {
-    cat >work.sql <<'SQL'
-CREATE TABLE item (id INTEGER PRIMARY KEY, kind INTEGER, name TEXT, note TEXT);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
-    INSERT INTO item SELECT i, i % 500, 'name-' || (i * 7919 % 100003), substr(hex(i * i), 1, i % 12) FROM n;
-CREATE INDEX item_name ON item (name, note);
-CREATE INDEX item_kind ON item (kind);
-SELECT count(*), sum(length(name)), sum(length(note)) FROM item;
-SELECT kind, count(*), length(group_concat(note)) FROM item GROUP BY kind ORDER BY 3 DESC, 1 LIMIT 20;
-SELECT count(*), sum(a.id) FROM item a JOIN item b ON a.name = b.name AND a.id < b.id;
-DELETE FROM item WHERE id % 5 = 0;
-SELECT length(hex(zeroblob(5000000)));
-VACUUM;
-PRAGMA integrity_check;
-.shell cp /proc/$PPID/maps maps
-SQL
+    cp "$root/bench/real/items.sql" .
 }
 
 sqlite3_work() {
-    "$@" sqlite3 -bail -init ../work.sql file.db .quit >result
+    # shellcheck disable=SC2016  # it is for the shell of sqlite3
+    "$@" sqlite3 -bail file.db '.read ../items.sql' '.shell cp /proc/$PPID/maps maps' >result
     cksum <file.db >>result
 }
 
 python3_input() {
+    cp "$root/bench/real/python_json.py" .
     cat >work.py <<'PY'
-import hashlib, json, re, shutil, threading
-d = {f"k{i * 7919 % 100003}": {"id": i, "list": list(range(i % 23)), "text": "x" * (i % 200)} for i in range(60000)}
-text = json.dumps(d, sort_keys=True)
-assert json.loads(text) == d
-print(hashlib.sha256(text.encode()).hexdigest(), len(re.findall(r'"id": (\d+)5,', text)))
-words = sorted(re.findall(r"[a-z0-9]+", text), key=lambda w: (len(w), w))
-print(len(words), hashlib.sha256(" ".join(words).encode()).hexdigest())
+import runpy, shutil, threading
+runpy.run_path("../python_json.py")
 sums = [0] * 8
 def run(k):
     for r in range(100):
