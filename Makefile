@@ -33,7 +33,7 @@ UNIT        := $(basename $(notdir $(wildcard tests/unit_*.c)))
 API         := $(basename $(notdir $(wildcard tests/api_*.c)))
 BATS        := $(basename $(notdir $(wildcard tests/*.bats)))
 SUPPORT     := $(basename $(notdir $(wildcard tests/support/*.c tests/support/*.cc)))
-BENCH       := $(basename $(notdir $(wildcard bench/*.c bench/*.cc)))
+BENCH_NAMES := $(basename $(notdir $(wildcard bench/*.c bench/*.cc)))
 VERSION     := $(shell awk '/define HAKMEM_VERSION_M|define HAKMEM_VERSION_P/ { v = v s $$3; s = "." } END { print v }' include/hakmem.h)
 
 # ---- flags --------------------------------------------------------------------------------------------------------
@@ -162,11 +162,11 @@ $(REL)/tests/ $(REL)/tests/support/ $(REL)/bench/ $(REL)/bench/traces/: ; @mkdir
 -include $(wildcard $(REL)/tests/support/*.d $(REL)/bench/*.d)
 
 SUPPORT_BIN := $(SUPPORT:%=$(REL)/tests/support/%)
-BENCH_TWINS := $(filter $(BENCH),larson random_mixed)
-BENCH_BIN   := $(BENCH:%=$(REL)/bench/%) $(BENCH_TWINS:%=$(REL)/bench/%_hakmem) $(BENCH_TWINS:%=$(REL)/bench/%_system) \
+BENCH_TWINS := $(filter $(BENCH_NAMES),larson random_mixed)
+BENCH_BIN   := $(BENCH_NAMES:%=$(REL)/bench/%) $(BENCH_TWINS:%=$(REL)/bench/%_hakmem) $(BENCH_TWINS:%=$(REL)/bench/%_system) \
                $(patsubst %.zst,$(REL)/%,$(wildcard bench/traces/*.zst))
 bench-build: $(BENCH_BIN)       ## the benchmark programs, into build/release/bench
-build/t/bats/bench_workloads: | $(BENCH_BIN)
+build/t/bats/bench_workloads build/t/bats/bench_run: | $(BENCH_BIN)
 
 # prove runs build/t/<configuration>/<test>: a one-line shell script each, also for running one test by hand. The time
 # limit only ends what hangs.

@@ -13,12 +13,17 @@ check=(
     jq time strace file gnuplot-nox zip unzip procps util-linux pkg-config mandoc man-db patch rsync
     zstd
 )
+# The allocators that the benchmarks compare with, and the programs that they run besides.
+compared=(libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4 lua5.4 z3 imagemagick)
 
 case ${1-} in
 run) packages=("${build[@]}" "${programs[@]}") ;;
 test) packages=("${build[@]}" "${programs[@]}" "${check[@]}" "${lint[@]}") ;;
 fuzz) packages=("${build[@]}" "${check[@]}" afl++) ;;
-bench) packages=("${build[@]}" "${programs[@]}" g++ time zstd gnuplot-nox jq valgrind libc6-dbg clang-19 libclang-rt-19-dev llvm-14 libcmocka-dev) ;;
+bench) packages=(
+    "${build[@]}" "${programs[@]}" "${compared[@]}" g++ time zstd gnuplot-nox jq valgrind libc6-dbg clang-19 libclang-rt-19-dev
+    llvm-14 libcmocka-dev
+) ;;
 *)
     echo "usage: ci/deps.sh run|test|fuzz|bench" >&2
     exit 2
