@@ -17,7 +17,7 @@ prints() {
         prints "throughput: N ops/s" "threads started: N threads"
         [ "$(sed -n 's/threads started: \([0-9]*\) .*/\1/p' out)" -gt 4 ] # threads hand over to others
         "$bench/random_mixed_$twin" 100000 1000 1 2 >out
-        prints "throughput: N ops/s"
+        prints "throughput: N ops/s" "operations: N blocks"
     done
     HAKMEM_STATS=1 "$bench/larson_hakmem" 0.05 8 128 16 1 1 1 2>&1 | grep -q "hakmem.*tiny"
     [ -z "$(HAKMEM_STATS=1 "$bench/larson_system" 0.05 8 128 16 1 1 1 2>&1 >out)" ]

@@ -115,8 +115,8 @@ static void *leave_blocks_body(void *arg) {
     return NULL;
 }
 
-/* About 9 MiB are live all the time, twice what a layer may keep (HAKMEM_RETAIN_BYTES), and a hundred threads replace
- * every block some ten times: so the first figure is not one of a heap that is still filling. */
+/* About 9 MiB are live all the time, more than a layer may keep free (HAKMEM_RETAIN_BYTES), and a hundred threads
+ * replace every block some ten times: so the first figure is not one of a heap that is still filling. */
 static void blocks_left_by_short_threads_are_freed_by_later_ones(void **state) {
     (void)state;
     atomic_store(&destroyed, 0);

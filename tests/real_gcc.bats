@@ -26,7 +26,7 @@ int main() {
 CC
     sed 's/ + unused//' templates.cc >fine.cc
     local switches
-    switches=$(sed -n 's/^static_assert(\(HAK_[A-Z]*\) == 0 .*/-D\1=0/p' "$root/src/base/config.h" | tr '\n' ' ')
+    switches=$(sed -n 's/^static_assert(\(HAK_[A-Z_]*\) == 0 .*/-D\1=0/p' "$root/src/base/config.h" | tr '\n' ' ')
     cat >compile.sh <<SH
 set -e
 while read -r source; do

@@ -114,7 +114,8 @@ static void set_dirty_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRE
 /* What may stay dirty, in eighths of the budget. */
 static uint64_t budget_slabs_locked(unsigned eighths) HAK_REQUIRES(pool_lock) {
     uint64_t fixed = hak_option(RETAIN_BYTES) / HAK_SLAB_BYTES;
-    uint64_t share = pool.slabs_used * hak_option(RETAIN_PERCENT) / 100;
+    /* Free granules fit nearly anywhere, so that a quarter of the share is enough to keep them for the next taker. */
+    uint64_t share = pool.slabs_used * hak_option(RETAIN_PERCENT) / 400;
     return (fixed > share ? fixed : share) * eighths / 8;
 }
 

@@ -265,7 +265,7 @@ static void slab_model_purge_all(struct slab_model *model) {
 }
 
 static void slab_model_relieve(struct slab_model *model) {
-    uint64_t share = model->used * hak_option(RETAIN_PERCENT) / 100 * HAK_SLAB_BYTES, fixed = hak_option(RETAIN_BYTES);
+    uint64_t share = model->used * hak_option(RETAIN_PERCENT) / 400 * HAK_SLAB_BYTES, fixed = hak_option(RETAIN_BYTES);
     bool refused = hak_pages_purge_is_refused();
     struct hak_superslab_stats before = hak_superslab_stats();
     hak_superslab_relieve();
