@@ -254,11 +254,24 @@ static void nearly_full_table(void) {
     enum { ENTRIES = 191 };
     static uint64_t *blocks[ENTRIES];
     set_option(BIGCACHE_RESIDENT, (1024 * HAK_MIB));
-    for (unsigned i = 0; i < ENTRIES; i++) blocks[i] = make(HAK_MIB + 64 * HAK_KIB);
-    for (unsigned i = 0; i < ENTRIES; i++) drop(blocks[i]);
     left[0] = make(BIG);
     left[1] = make(BIG);
+    for (unsigned i = 0; i < ENTRIES; i++) blocks[i] = make(HAK_MIB + 64 * HAK_KIB);
+    for (unsigned i = 0; i < ENTRIES; i++) drop(blocks[i]);
 }
+/* Neighbours in the cache, and one that is live. */
+static void cached_neighbours(void) {
+    uint64_t *blocks[3];
+    set_option(BIGCACHE_RESIDENT, (1024 * HAK_MIB));
+    drop(make(4 * BIG));
+    for (unsigned i = 0; i < 3; i++) blocks[i] = make(BIG);
+    left[0] = blocks[1];
+    drop(blocks[0]);
+    drop(blocks[2]);
+}
+static void join_big(void) { drop(make(2 * BIG + BIG / 2)); }
+static void cut_big(void) { drop(make(HAK_MIB + 64 * HAK_KIB)); }
+
 static void has_grown(void) { must(hak_big_stats().buckets == 512 && hak_big_stats().resizes == 1); }
 
 /* ---- region map, giving back ------------------------------------------------------------------------------------ */
@@ -431,6 +444,11 @@ const struct kernel kernels[] = {
      .setup = nearly_full_table,
      .program = {.threads = 3, .body = {drop_0, drop_1, drop_big}},
      .check = has_grown},
+    {.name = "big_reshape",
+     .what = "BigCache: neighbours joined against one that is cut and one that comes back",
+     .setup = cached_neighbours,
+     .program = {.threads = 3, .body = {join_big, cut_big, drop_0}},
+     .check = nothing},
     {.name = "big_decay",
      .what = "BigCache: decay against put and get",
      .setup = idle_big,
