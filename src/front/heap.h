@@ -39,7 +39,7 @@ struct hak_bin_state {
     uint16_t filled;     /* blocks in the bin when the last visit ended */
     uint16_t high_water; /* most blocks that were used up between two visits of this window */
     uint8_t visits;      /* of this window */
-    uint8_t refills;     /* since it was last asked whether to grow */
+    uint8_t refills;     /* of its last GROW_VISITS visits or fewer */
     bool visited;        /* since the last sweep */
 };
 

@@ -13,12 +13,11 @@
 
 #include <string.h>
 
-/* A bin is looked at after so many slow-path visits: whether it should grow, and whether it may shrink. So many refills
- * make it grow at once; fewer do when it is looked at, for the other visits were flushes then: a bin that is refilled
- * and flushed in turn is smaller than what goes to and fro, and each swing costs two flushes per refill. Shrinking
- * takes longer than one way of a swing. */
-#define GROW_VISITS 8
+/* A bin grows at once by so many refills; by fewer if that is what GROW_VISITS slow-path visits brought, for the others
+ * were flushes then: a bin that is refilled and flushed in turn is smaller than what goes to and fro, and each swing
+ * costs two flushes per refill. A window after which it may shrink is longer, or it would shrink on each way back. */
 #define REFILLS_AT_ONCE 4
+#define GROW_VISITS 8
 #define REFILLS_LATER 2
 #define SHRINK_VISITS (4 * GROW_VISITS)
 /* Slow-path visits between two looks at the clock. */
