@@ -393,6 +393,20 @@ static void without_a_descriptor_for_the_rest_a_mapping_is_served_whole(void **s
     assert_int_equal(give(block), HAK_FREE_OK);
 }
 
+static void no_more_than_a_batch_is_reclaimed_at_once(void **state) {
+    (void)state;
+    char *blocks[80];
+    const size_t each = HAK_MIB + GRANULE;
+    set_option(BIGCACHE_RESIDENT, 80 * each); /* of which an eighth may stay */
+    for (unsigned i = 0; i < 80; i++) blocks[i] = take(HAK_MIB + 1, SITE_A);
+    for (unsigned i = 0; i < 80; i++) give(blocks[i]);
+    assert_int_equal(hak_big_reclaim(2 * HAK_MIB), 2 * each);
+    assert_int_equal(hak_big_reclaim(SIZE_MAX), 64 * each);
+    assert_int_equal(hak_big_reclaim(SIZE_MAX), 4 * each);
+    assert_int_equal(hak_big_stats().cached_dirty, 10 * each);
+    assert_int_equal(hak_big_stats().entries, 80);
+}
+
 /* ---- growth of the table ---- */
 
 /* Fills the cache up to `count` entries. */
@@ -673,6 +687,7 @@ int main(void) {
         test(of_more_than_eight_neighbours_no_block_is_made),
         test(what_was_purged_is_neither_cut_nor_joined),
         test(without_a_descriptor_for_the_rest_a_mapping_is_served_whole),
+        test(no_more_than_a_batch_is_reclaimed_at_once),
         test(the_table_doubles_at_three_quarters_and_says_so),
         test(an_entry_that_is_being_purged_counts_too),
         test(the_table_grows_up_to_65536_buckets),

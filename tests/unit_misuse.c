@@ -86,6 +86,13 @@ static void behind_the_last_block_of_a_slab(void *argument) {
     hak_malloc_usable_size(*shared_block = tail);
 }
 
+/* It would be good enough as it is. */
+static void resize_from_inside_a_block(void *argument) {
+    (void)argument;
+    char *ptr = hak_malloc(1000);
+    must(hak_realloc(*shared_block = ptr + 16, 900) != NULL);
+}
+
 static void each_is_named_by_one_line(void **state) {
     (void)state;
     static const struct {
@@ -96,6 +103,7 @@ static void each_is_named_by_one_line(void **state) {
         {inside_a_run_that_is_free, "free", "pointer into free memory"},
         {size_of_a_block_whose_slab_is_free, "malloc_usable_size", "pointer into free memory"},
         {resize_of_a_block_whose_slab_is_free, "realloc", "pointer into free memory"},
+        {resize_from_inside_a_block, "realloc", "invalid pointer: not the start of a block"},
         {free_of_a_block_whose_slab_is_free, "free", "pointer into free memory"},
         {memory_of_another_allocator_where_that_is_fatal, "free",
          "not a hakmem block: it belongs to another allocator"},
