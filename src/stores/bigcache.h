@@ -13,7 +13,8 @@
 #include "stores/block.h"
 
 /* A block of `bytes`, aligned to `align` (a power of two; always to a granule). `site`: the caller's return address,
- * or 0. `bytes` of the result: whole granules, in checked builds whole pages; the mapping may be up to 25 % larger. */
+ * or 0. `bytes` of the result: whole granules, in checked builds whole pages; the mapping may be up to 25 % larger,
+ * or one that was joined or could not be cut. */
 struct hak_block hak_big_alloc(size_t bytes, size_t align, uintptr_t site);
 /* Frees the block that starts at `ptr`. Any other result changed nothing. */
 enum hak_free_result hak_big_free(void *descriptor, void *ptr);

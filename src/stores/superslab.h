@@ -23,6 +23,7 @@ struct hak_slab_run hak_superslab_take(unsigned slabs);
 /* Gives a run back; its pages count as dirty. */
 void hak_superslab_give(struct hak_superslab *superslab, unsigned first, unsigned slabs);
 
+/* What slab.h says of hak_slab_relieve, hak_slab_reclaim, hak_slab_decay and hak_slab_purge_all. */
 void hak_superslab_relieve(void);
 size_t hak_superslab_reclaim(size_t most_bytes);
 void hak_superslab_decay(uint64_t now_ms);
