@@ -107,7 +107,7 @@ HAK_PUBLIC size_t hak_malloc_usable_size(void *ptr) HAK_NOEXCEPT;
  * else 0. Other threads' caches are left alone. malloc_trim(3). */
 HAK_PUBLIC int hak_malloc_trim(size_t pad) HAK_NOEXCEPT;
 
-/* Sets a parameter of mallopt(3). M_TRIM_THRESHOLD (bytes of free memory kept before it is given back),
+/* Sets a parameter of mallopt(3). M_TRIM_THRESHOLD (bytes of free memory each layer keeps, the rest is given back),
  * M_MMAP_THRESHOLD (cap above which a block is never cached, at least 1 MiB) and M_PERTURB (fill byte; checked
  * build only) have a meaning here. Returns 1 if the parameter was set, 0 if it means nothing here. */
 HAK_PUBLIC int hak_mallopt(int param, int value) HAK_NOEXCEPT;

@@ -258,6 +258,35 @@ static void above_the_mmap_threshold_a_block_goes_straight_back(void **state) {
     assert_true(cached_after_freeing(3 * MIB) >= 3 * MIB);
 }
 
+enum { SMALL_BLOCKS = 32768, LARGE_BLOCKS = 64 };
+
+/* Free memory of slabs, of the L2.5 pool and of BigCache together, while as much as it is live. */
+static size_t kept_beside_what_is_live(void) {
+    static void *small[2 * SMALL_BLOCKS], *medium[2 * LARGE_BLOCKS], *large[2 * LARGE_BLOCKS];
+    for (size_t i = 0; i < 2 * SMALL_BLOCKS; i++) small[i] = v_malloc(1000);
+    for (size_t i = 0; i < 2 * LARGE_BLOCKS; i++) medium[i] = v_malloc(500000);
+    for (size_t i = 0; i < 2 * LARGE_BLOCKS; i++) large[i] = v_malloc(2 * MIB);
+    for (size_t i = 0; i < SMALL_BLOCKS; i++) v_free(small[i]);
+    for (size_t i = 0; i < LARGE_BLOCKS; i++) v_free(medium[i]);
+    for (size_t i = 0; i < LARGE_BLOCKS; i++) v_free(large[i]);
+    const size_t kept = mallinfo2().keepcost;
+    for (size_t i = SMALL_BLOCKS; i < 2 * SMALL_BLOCKS; i++) v_free(small[i]);
+    for (size_t i = LARGE_BLOCKS; i < 2 * LARGE_BLOCKS; i++) v_free(medium[i]);
+    for (size_t i = LARGE_BLOCKS; i < 2 * LARGE_BLOCKS; i++) v_free(large[i]);
+    return kept;
+}
+
+static void the_trim_threshold_holds_for_each_layer_whatever_is_live(void **state) {
+    (void)state;
+    assert_int_equal(mallopt(M_TRIM_THRESHOLD, 1 << 20), 1);
+    const size_t little = kept_beside_what_is_live();
+    if (little > 3 * (MIB + MIB)) fail_msg("%zu bytes kept", little); /* a layer may exceed its share by one unit */
+    assert_int_equal(mallopt(M_TRIM_THRESHOLD, -1), 1);
+    const size_t all = kept_beside_what_is_live();
+    if (all < 128 * MIB) fail_msg("only %zu bytes kept", all);
+    assert_int_equal(mallopt(M_TRIM_THRESHOLD, 8 << 20), 1);
+}
+
 static void the_checked_build_fills_blocks_as_m_perturb_says(void **state) {
     (void)state;
     if (!checked_build()) {
@@ -297,6 +326,7 @@ int main(void) {
         cmocka_unit_test(malloc_stats_prints_lines_with_the_head_on_stderr),
         cmocka_unit_test(mallopt_returns_1_for_what_has_a_meaning),
         cmocka_unit_test(above_the_mmap_threshold_a_block_goes_straight_back),
+        cmocka_unit_test(the_trim_threshold_holds_for_each_layer_whatever_is_live),
         cmocka_unit_test(the_checked_build_fills_blocks_as_m_perturb_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -232,6 +232,7 @@ static void threads_share_the_cache_while_it_grows_purges_and_evicts(void **stat
     set_option(PURGE_DELAY_MS, 1);
     set_option(BIGCACHE_DECAY_MS, 20);
     set_option(BIGCACHE_RESIDENT, 16 * HAK_MIB);
+    set_option(RETAIN_PERCENT, 0);
     set_option(BIGCACHE_MAPPED, 256 * HAK_MIB);
     for (uintptr_t i = 0; i < THREADS; i++) pthread_create(&threads[i], NULL, churn, (void *)(i + 1));
     for (unsigned i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);

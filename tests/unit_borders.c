@@ -179,11 +179,11 @@ static void a_walk_for_an_aligned_run_is_cut_short(void **state) {
     const struct hak_l25_want aligned = {.slices = 4, .starts = 0x1111111111111111};
     hak_l25_shard_init(&shard, 0);
     hak_lock(&shard.lock);
-    for (unsigned i = 0; i < 9; i++) { /* the last one comes first: 4 slices at an odd place, but for the oldest */
+    for (unsigned i = 0; i < 9; i++) { /* in this order: 4 slices at an odd place, but for the last */
         hak_store_rlx(&chunks[i].base, fake);
         chunks[i].shard = &shard;
         hak_l25_shard_attach_locked(&shard, &chunks[i], true, 0);
-        const unsigned first = i == 0 ? 8 : 9;
+        const unsigned first = i == 8 ? 8 : 9;
         for (unsigned j = 0; j < HAK_CHUNK_SLICES; j++)
             if (j < first || j >= first + 4) hak_store_rlx(&chunks[i].run[j], 1);
         chunks[i].free = hak_l25_mask(first, 4);
@@ -246,6 +246,32 @@ static void after_a_refusal_no_other_chunk_is_purged(void **state) {
     hak_sys_set_fault_for_test(NULL);
     assert_true(hak_l25_check());
     for (size_t i = 3; i < 2 * HAK_CHUNK_SLICES; i += 2) give_slice(blocks[i]);
+}
+
+/* ---- slabs ---- */
+
+/* Eight that became dirty last are looked at for a dirty run; then the tightest clean one serves. */
+static void of_many_dirty_superslabs_eight_are_searched(void **state) {
+    (void)state;
+    enum { FULL = 9, ALL = FULL * HAK_SUPERSLAB_SLABS, LAST = 28 }; /* of the last superslab 4 stay clean */
+    static struct hak_slab_run runs[ALL + LAST];
+    for (size_t i = 0; i < ALL + LAST; i++) assert_non_null((runs[i] = hak_superslab_take(1)).ptr);
+    for (size_t i = 0; i < 8; i++) hak_superslab_give(runs[i].superslab, runs[i].first, 1);
+    for (size_t s = 1; s < FULL; s++) {
+        struct hak_slab_run pair = hak_superslab_take(2);
+        assert_ptr_equal(pair.superslab, runs[0].superslab); /* not what has less room, but is clean */
+        hak_superslab_give(pair.superslab, pair.first, 2);
+        const struct hak_slab_run *one = &runs[s * HAK_SUPERSLAB_SLABS];
+        hak_superslab_give(one->superslab, one->first, 1);
+    }
+    struct hak_slab_run pair = hak_superslab_take(2);
+    assert_ptr_equal(pair.superslab, runs[ALL].superslab);
+    hak_superslab_give(pair.superslab, pair.first, 2);
+    for (size_t i = 8; i < ALL + LAST; i++)
+        if (i < HAK_SUPERSLAB_SLABS || i >= ALL || i % HAK_SUPERSLAB_SLABS != 0)
+            hak_superslab_give(runs[i].superslab, runs[i].first, 1);
+    assert_true(hak_superslab_check());
+    assert_int_equal(hak_superslab_stats().slabs_used, 0);
 }
 
 /* ---- the system's answers ---- */
@@ -334,6 +360,7 @@ int main(void) {
         cmocka_unit_test(what_lies_outside_a_chunk_is_free_memory),
         cmocka_unit_test(a_walk_for_an_aligned_run_is_cut_short),
         TEST(after_a_refusal_no_other_chunk_is_purged),
+        TEST(of_many_dirty_superslabs_eight_are_searched),
         cmocka_unit_test(a_program_without_a_name_is_called_so),
         cmocka_unit_test(a_long_path_is_cut),
         cmocka_unit_test(a_file_can_be_appended_to_or_not),

@@ -1,5 +1,6 @@
-/* Reuse goes before growth: where one store takes memory that was not resident, the others give back as much of what
- * they hold dirty; none does so for its own growth. Each piece runs in a process of its own. */
+/* Budgets of dirty memory. Reuse goes before growth: where one store takes memory that was not resident, the others
+ * give back as much of what they hold dirty; none does so for its own growth. And what a store gave back too early it
+ * keeps the next time. Each piece runs in a process of its own. */
 #include "support/prefixed.h"
 
 #include "base/options.h"
@@ -121,6 +122,99 @@ static void an_eighth_of_the_budget_stays(void **state) {
     succeeds(keep_an_eighth);
 }
 
+/* Rounds of one large block: what it takes it gives back itself, so the others need not. */
+static void take_and_give(size_t bytes) {
+    hak_free(hak_malloc(bytes));
+    hak_tcache_tick();
+    fill_l25(); /* what the first one took */
+    const uint64_t dirty = hak_l25_stats().dirty_bytes;
+    for (unsigned i = 0; i < 10; i++) {
+        void *block = hak_malloc(bytes);
+        hak_tcache_tick();
+        hak_free(block);
+    }
+    must(hak_l25_stats().dirty_bytes == dirty);
+}
+
+static void take_what_is_never_kept(void *argument) {
+    (void)argument;
+    have_room_for_all();
+    fill_l25();
+    take_and_give(80 * MIB); /* over BIGCACHE_BLOCK_MAX */
+    set_option(RETAIN_PERCENT, 0);
+    set_option(BIGCACHE_RESIDENT, 16 * MIB);
+    take_and_give(40 * MIB); /* purged as it enters the cache */
+    hak_purge();
+}
+
+static void a_large_block_that_is_not_kept_takes_nothing_anew_each_time(void **state) {
+    (void)state;
+    succeeds(take_what_is_never_kept);
+}
+
+static void grow_a_block(void *argument) {
+    (void)argument;
+    have_room_for_all();
+    fill_l25();
+    char *block = hak_malloc(2 * MIB);
+    hak_tcache_tick();
+    const uint64_t dirty = hak_l25_stats().dirty_bytes;
+    block = hak_realloc(block, 24 * MIB);
+    hak_tcache_tick();
+    must(hak_l25_stats().dirty_bytes <= dirty - 22 * MIB);
+    hak_free(block);
+}
+
+static void growth_of_a_large_block_counts_as_taking(void **state) {
+    (void)state;
+    succeeds(grow_a_block);
+}
+
+/* ---- a budget that was too small of late --------------------------------------------------------------------- */
+
+/* Takes and frees `count` blocks of `bytes` again and again; what the last of `rounds` gave back to the system. */
+static uint64_t purged_in_round(unsigned rounds, unsigned count, size_t bytes) {
+    static void *blocks[65536];
+    uint64_t before = 0;
+    must(count <= sizeof blocks / sizeof blocks[0]);
+    for (unsigned round = 0; round < rounds; round++) {
+        before = hak_slab_stats().purged_bytes + hak_l25_stats().purged_bytes + hak_big_stats().purged_bytes;
+        for (unsigned i = 0; i < count; i++) must((blocks[i] = hak_malloc(bytes)) != NULL);
+        for (unsigned i = 0; i < count; i++) hak_free(blocks[i]);
+    }
+    return hak_slab_stats().purged_bytes + hak_l25_stats().purged_bytes + hak_big_stats().purged_bytes - before;
+}
+
+static const struct {
+    unsigned count;
+    size_t bytes;
+} saw[] = {{65536, 1024}, {64, LARGE - 64}, {64, 2 * LARGE}, {2, 48 * LARGE}};
+
+static void use_a_store_by_fits_and_starts(void *argument) {
+    const size_t store = *(const size_t *)argument, all = saw[store].count * saw[store].bytes;
+    hak_sys_set_now_for_test(1000000); /* as fast as can be */
+    must(purged_in_round(1, saw[store].count, saw[store].bytes) >= all / 4);
+    must(purged_in_round(20, saw[store].count, saw[store].bytes) <= all / 16);
+    /* Later, when it was forgotten, or if the user wants no more to stay than so much, it is the first time again. */
+    for (unsigned i = 1; i <= 40; i++) {
+        hak_sys_set_now_for_test(1000000 + 10000 * i);
+        for (unsigned j = 0; j < 64; j++) hak_tcache_tick();
+    }
+    must(purged_in_round(1, saw[store].count, saw[store].bytes) >= all / 4);
+    must(purged_in_round(20, saw[store].count, saw[store].bytes) <= all / 16);
+    set_option(RETAIN_PERCENT, 0);
+    must(purged_in_round(20, saw[store].count, saw[store].bytes) >= all / 4);
+}
+
+static void what_is_taken_and_freed_in_turn_is_soon_kept(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof saw / sizeof saw[0]; i++) {
+        struct ended ended = run_heard(use_a_store_by_fits_and_starts, &i);
+        assert_string_equal(ended.text, "");
+        assert_int_equal(ended.status, 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_pool_gives_back_what_a_large_block_takes),
@@ -128,6 +222,9 @@ int main(void) {
         cmocka_unit_test(the_pool_gives_back_what_small_blocks_take),
         cmocka_unit_test(slabs_give_back_what_a_large_block_takes),
         cmocka_unit_test(an_eighth_of_the_budget_stays),
+        cmocka_unit_test(a_large_block_that_is_not_kept_takes_nothing_anew_each_time),
+        cmocka_unit_test(what_is_taken_and_freed_in_turn_is_soon_kept),
+        cmocka_unit_test(growth_of_a_large_block_counts_as_taking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

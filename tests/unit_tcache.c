@@ -235,6 +235,44 @@ static void use_all_classes_with_nothing(void *argument) {
     must(hak_tls_heap->capacity_bytes == 0);
 }
 
+/* What has no bin goes straight to its slab, and that must keep to the budgets of memory as well. */
+static void use_one_class_without_a_bin(void) {
+    enum { BLOCKS = 16384 };
+    static void *blocks[BLOCKS];
+    const unsigned kilo = hak_class_of(1024);
+    hak_sys_set_now_for_test(1000000);
+    set_option(RETAIN_BYTES, MIB);
+    set_option(RETAIN_PERCENT, 0);
+    for (unsigned i = 0; i < BLOCKS; i++) blocks[i] = take(kilo);
+    for (unsigned i = 0; i < BLOCKS; i++) give(blocks[i]);
+    must(hak_tls_heap->state[kilo].base == NULL);
+    must(hak_slab_stats().dirty_bytes <= MIB + HAK_SUPERSLAB_BYTES);
+    must(hak_slab_stats().slabs_used > 0); /* one empty slab stays */
+    for (unsigned i = 0; i < 8; i++) {
+        hak_sys_set_now_for_test(1000000 + 2000 * (i + 1));
+        for (unsigned j = 0; j < 64; j++) hak_tcache_tick();
+    }
+    must(hak_load_rlx(&hak_tls_heap->slabs_owned[kilo]) == 0);
+}
+
+static void let_no_thread_have_bins(void *argument) {
+    (void)argument;
+    set_option(TLS_BYTES, 0);
+    use_one_class_without_a_bin();
+}
+
+static void let_no_class_have_a_bin(void *argument) {
+    (void)argument;
+    set_option(TLS_CLASS_BYTES, 0);
+    use_one_class_without_a_bin();
+}
+
+static void without_bins_free_memory_stays_within_its_budget(void **state) {
+    (void)state;
+    succeeds(let_no_thread_have_bins);
+    succeeds(let_no_class_have_a_bin);
+}
+
 static void open_a_bin_where_there_is_no_room(void *argument) {
     void *blocks[32];
     unsigned large = hak_class_of(512), middle = hak_class_of(256), small = hak_class_of(128);
@@ -395,6 +433,7 @@ int main(void) {
         cmocka_unit_test(a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further),
         cmocka_unit_test(a_window_that_used_less_than_a_quarter_halves),
         cmocka_unit_test(bins_and_threads_stay_within_their_bytes),
+        cmocka_unit_test(without_bins_free_memory_stays_within_its_budget),
         cmocka_unit_test(the_largest_bin_makes_room_for_a_fresh_one_and_says_so),
         cmocka_unit_test(fresh_blocks_come_in_the_order_of_addresses),
         cmocka_unit_test(a_full_bin_gives_its_older_half_back),

@@ -5,6 +5,7 @@
 #include "api/guard.h"
 #include "api/libc_names.h"
 #include "base/options.h"
+#include "stores/bigcache.h"
 #include "stores/l25.h"
 #include "stores/slab.h"
 
@@ -22,8 +23,8 @@ static struct hak_stats stats_now(void) {
 /* ---- mallinfo ------------------------------------------------------------------------------------------- */
 
 /* What malloc_trim() could give back; the rest of what is free shares its pages with live blocks. */
-static size_t trimmable_bytes(const struct hak_stats *stats) {
-    return hak_slab_stats().dirty_bytes + hak_l25_stats().dirty_bytes + stats->layer[HAK_LAYER_BIG].cached_bytes;
+static size_t trimmable_bytes(void) {
+    return hak_slab_stats().dirty_bytes + hak_l25_stats().dirty_bytes + hak_big_stats().cached_dirty;
 }
 
 struct mallinfo2 hak_mallinfo2(void) {
@@ -41,7 +42,7 @@ struct mallinfo2 hak_mallinfo2(void) {
         .hblkhd = big->live_bytes,
         .uordblks = used,
         .fordblks = arena - used,
-        .keepcost = trimmable_bytes(&stats),
+        .keepcost = trimmable_bytes(),
     };
 }
 HAK_LIBC_NAME(mallinfo2, hak_mallinfo2);
@@ -126,10 +127,13 @@ HAK_LIBC_NAME(malloc_stats, hak_malloc_stats);
 
 /* ---- parameters and trimming ---------------------------------------------------------------------------- */
 
-/* Of M_TRIM_THRESHOLD, -1 turns trimming off. */
+/* M_TRIM_THRESHOLD: the same for each layer, and no more than that, however much is live. -1 turns trimming off. */
 static int set_retain(int value) {
     if (value < -1) return 0;
-    hak_store_rlx(&hak_options.RETAIN_BYTES, value == -1 ? UINT64_C(1) << 40 : (uint64_t)value);
+    const uint64_t bytes = value == -1 ? UINT64_C(1) << 40 : (uint64_t)value;
+    hak_store_rlx(&hak_options.RETAIN_PERCENT, 0);
+    hak_store_rlx(&hak_options.RETAIN_BYTES, bytes);
+    hak_store_rlx(&hak_options.BIGCACHE_RESIDENT, bytes);
     return 1;
 }
 

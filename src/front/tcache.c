@@ -6,8 +6,8 @@
 #include "base/sys.h"
 #include "front/fork.h"
 #include "front/remote.h"
+#include "pages/budget.h"
 #include "pages/meta.h"
-#include "pages/pages.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 
@@ -189,9 +189,9 @@ static void sweep(struct hak_heap *heap) {
         if (state->base != NULL && !state->visited) {
             flush(heap, c, fill_of(heap, c) - fill_of(heap, c) / 2);
             shrink(heap, c);
-            hak_heap_give_empty(heap, c);
             note_fill(heap, c);
         }
+        if (!state->visited) hak_heap_give_empty(heap, c);
         state->visited = false;
     }
     hak_remote_deliver(heap);
@@ -208,13 +208,14 @@ static void decay(struct hak_heap *heap) {
     hak_slab_decay(now);
     hak_l25_decay(now);
     hak_big_decay(now);
+    hak_budget_decay(now);
 }
 
 /* The stores do not share their free memory, but where one grows the others shrink. What a store takes while it holds
  * dirty memory of its own did not fit there: then it must not shrink as well, or it would take and purge in turn. */
 static void reclaim(void) {
     size_t fresh[HAK_STORES];
-    if (!hak_pages_take_fresh(RECLAIM_BYTES, fresh)) return;
+    if (!hak_budget_take_fresh(RECLAIM_BYTES, fresh)) return;
     if (fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_L25] != 0)
         hak_big_reclaim(fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_L25]);
     if (fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_BIG] != 0)
@@ -253,6 +254,7 @@ static uint32_t fill(struct hak_heap *heap, unsigned c) {
 
 /* Where no bin can be had, a block comes straight from a slab. */
 static void *take_without_bin(struct hak_heap *heap, unsigned c) {
+    hak_slab_relieve();
     struct hak_slab *slab = heap->slabs[c];
     if (slab == NULL) slab = hak_heap_more(heap, c);
     if (slab == NULL) return NULL;
@@ -308,6 +310,7 @@ static void free_local(struct hak_heap *heap, void *ptr, struct hak_slab *slab, 
             if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
             hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
             hak_heap_settle(heap, slab);
+            hak_slab_relieve();
             return;
         }
         visit(heap, c, false);

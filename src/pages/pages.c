@@ -20,7 +20,6 @@ static struct retained *retained_list HAK_GUARDED_BY(retained_lock);
 
 /* Counters: any thread, relaxed, publish nothing. retained_bytes also saves the lock while the list is empty. */
 static _Atomic uint64_t mappings, mapped_bytes, retained_bytes;
-static _Atomic size_t fresh_bytes[HAK_STORES]; /* any thread; relaxed: advice */
 /* Set once the kernel refused a move: what became of the target is unknown then, so no second try is made. */
 static _Atomic bool moves_refused;
 static _Atomic uint64_t refused_until_ms; /* any thread; relaxed: advice (hak_pages_purge_is_refused) */
@@ -155,16 +154,6 @@ void *hak_pages_map(size_t bytes, size_t align, bool *zero) {
 void hak_pages_unmap(void *ptr, size_t bytes) {
     count_unmapped(bytes);
     unmap_or_retain(ptr, bytes);
-}
-
-void hak_pages_count_fresh(enum hak_store store, size_t bytes) { hak_add_rlx(&fresh_bytes[store], bytes); }
-
-bool hak_pages_take_fresh(size_t least, size_t fresh[HAK_STORES]) {
-    size_t sum = 0;
-    for (unsigned i = 0; i < HAK_STORES; i++) sum += hak_load_rlx(&fresh_bytes[i]);
-    if (hak_likely(sum < least)) return false;
-    for (unsigned i = 0; i < HAK_STORES; i++) fresh[i] = hak_xchg_acqrel(&fresh_bytes[i], 0);
-    return true;
 }
 
 bool hak_pages_purge(void *ptr, size_t bytes) {

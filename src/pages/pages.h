@@ -10,12 +10,6 @@
 void *hak_pages_map(size_t bytes, size_t align, bool *zero);
 /* Gives the range back. Where munmap fails, the range is purged and kept for a later hak_pages_map(). */
 void hak_pages_unmap(void *ptr, size_t bytes);
-/* Reuse goes before growth: a store that serves memory which is not resident yet counts it here. Who finds `least`
- * bytes counted takes the counts, and has each store give back dirty memory for what the others took. False: there are
- * fewer. */
-enum hak_store { HAK_STORE_SLABS, HAK_STORE_L25, HAK_STORE_BIG, HAK_STORES };
-void hak_pages_count_fresh(enum hak_store store, size_t bytes);
-bool hak_pages_take_fresh(size_t least, size_t fresh[HAK_STORES]);
 /* Gives the memory back but keeps the range. True only if it now reads as zero. */
 bool hak_pages_purge(void *ptr, size_t bytes);
 /* True for PURGE_DELAY_MS after the system refused a purge (locked pages): no use in asking at every free. */

@@ -3,6 +3,7 @@
 
 #include "base/options.h"
 #include "base/sys.h"
+#include "pages/budget.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
 #include "pages/region.h"
@@ -121,6 +122,13 @@ static struct hak_big *take(size_t mapped, size_t align, uintptr_t site, bool *c
     return big;
 }
 
+static void count_fresh(size_t mapped) {
+    hak_lock(&table.lock);
+    const bool spent = hak_big_table_is_spent_locked();
+    hak_unlock(&table.lock);
+    hak_budget_count_fresh(HAK_STORE_BIG, mapped, spent);
+}
+
 struct hak_block hak_big_alloc(size_t bytes, size_t align, uintptr_t site) {
     if (bytes == 0) bytes = 1;
     const size_t mapped = extent(bytes);
@@ -136,7 +144,7 @@ struct hak_block hak_big_alloc(size_t bytes, size_t align, uintptr_t site) {
             return NONE;
         }
     }
-    if (big->zero) hak_pages_count_fresh(HAK_STORE_BIG, mapped);
+    if (big->zero) count_fresh(mapped);
     set_usable(big, bytes);
     big->site = site;
     set_guard(big);
@@ -192,7 +200,9 @@ size_t hak_big_request(void *descriptor) {
 }
 
 static void set_mapped(struct hak_big *big, size_t mapped) {
-    hak_add_rlx(&hak_big_mapped_bytes, mapped - hak_big_mapped(big)); /* wraps for a shrink, as it should */
+    const size_t more = mapped - hak_big_mapped(big); /* wraps for a shrink, as it should */
+    hak_add_rlx(&hak_big_mapped_bytes, more);
+    hak_budget_count_fresh(HAK_STORE_BIG, more, false);
     hak_store_rlx(&big->mapped, mapped);
 }
 
@@ -330,6 +340,7 @@ void hak_big_reset_for_test(void) HAK_NO_TSA {
     hak_big_purge_all();
     hak_meta_free(table.buckets, 2 * (size_t)table.bucket_count * sizeof *table.buckets);
     empty_table();
+    hak_budget_reset_for_test(HAK_STORE_BIG);
     table.hits_site = table.hits_class = table.hits_larger = table.hits_cut = table.hits_joined = table.evictions =
         table.resizes = 0;
     hak_store_rlx(&misses, 0);

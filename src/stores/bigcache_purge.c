@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/sys.h"
+#include "pages/budget.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
 #include "pages/region.h"
@@ -33,15 +34,19 @@ void hak_big_drop(struct hak_big *big) {
     const size_t mapped = hak_big_mapped(big);
     hak_region_clear(base, mapped);
     hak_pages_unmap(base, mapped);
+    if (!big->zero) hak_budget_count_gone(HAK_STORE_BIG, mapped);
     hak_sub_rlx(&hak_big_mapped_bytes, mapped);
     hak_add_rlx(&hak_big_purged_bytes, mapped);
     hak_big_recycle(big);
 }
 
 static bool purge(struct hak_big *big) {
-    big->zero = hak_pages_purge(hak_load_rlx(&big->base), hak_big_mapped(big));
-    if (big->zero) hak_add_rlx(&hak_big_purged_bytes, hak_big_mapped(big));
-    return big->zero;
+    const size_t mapped = hak_big_mapped(big);
+    big->zero = hak_pages_purge(hak_load_rlx(&big->base), mapped);
+    if (!big->zero) return false;
+    hak_budget_count_gone(HAK_STORE_BIG, mapped);
+    hak_add_rlx(&hak_big_purged_bytes, mapped);
+    return true;
 }
 
 /* `*full`: the number of buckets, if there should be more. */
@@ -105,6 +110,13 @@ static bool is_cacheable(size_t mapped) {
            mapped <= hak_option(BIGCACHE_MAPPED);
 }
 
+static size_t bytes_of(const struct hak_big_list *victims) {
+    size_t bytes = 0;
+    for (const struct hak_big *big = victims->first; big != NULL; big = big->link[HAK_BIG_AGE].next)
+        bytes += hak_big_mapped(big);
+    return bytes;
+}
+
 /* Inserts; false if the table has no buckets yet. */
 static bool insert(struct hak_big *big, uint32_t *full) {
     struct hak_big_victims victims = {.unmap = {.first = NULL}};
@@ -112,25 +124,29 @@ static bool insert(struct hak_big *big, uint32_t *full) {
     const bool ready = table.bucket_count != 0;
     if (ready) insert_locked(big, &victims, full);
     hak_unlock(&table.lock);
+    hak_budget_count_trimmed(HAK_STORE_BIG, bytes_of(&victims.purge));
     finish(victims, full);
     return ready;
 }
 
-/* One that is over the budget of dirty memory by itself must not push all others out. */
-static bool is_over_budget(size_t mapped) {
-    if (mapped <= hak_option(BIGCACHE_RESIDENT)) return false;
+/* One that is over the budget of dirty memory by itself must not push all others out: it is purged. False if the
+ * system refuses that. */
+static bool fit_budget(struct hak_big *big) {
+    const size_t mapped = hak_big_mapped(big);
+    if (mapped <= hak_option(BIGCACHE_RESIDENT)) return true;
     hak_lock(&table.lock);
     const bool over = mapped > hak_big_table_budget_locked(mapped);
     hak_unlock(&table.lock);
-    return over;
+    if (!over) return true;
+    hak_budget_count_trimmed(HAK_STORE_BIG, mapped);
+    return purge(big);
 }
 
 void hak_big_cache(struct hak_big *big) {
-    const size_t mapped = hak_big_mapped(big);
     uint32_t full = 0;
     big->zero = false;
     big->freed_ms = hak_sys_now_ms();
-    bool keep = is_cacheable(mapped) && (!is_over_budget(mapped) || purge(big));
+    bool keep = is_cacheable(hak_big_mapped(big)) && fit_budget(big);
     if (keep && !insert(big, &full)) {
         resize(0, HAK_BIG_BUCKETS_MIN);
         keep = insert(big, &full);
@@ -157,14 +173,14 @@ static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
 
 size_t hak_big_reclaim(size_t most_bytes) {
     struct hak_big_victims victims = {.unmap = {.first = NULL}};
-    size_t bytes = 0;
     uint32_t full; /* never through these, as above */
     hak_lock(&table.lock);
     hak_big_table_reclaim_locked(most_bytes, BATCH, &victims);
     hak_unlock(&table.lock);
-    for (const struct hak_big *big = victims.purge.first; big != NULL; big = big->link[HAK_BIG_AGE].next)
-        bytes += hak_big_mapped(big);
+    const size_t bytes = bytes_of(&victims.purge);
     finish(victims, &full);
+    hak_budget_count_fresh(HAK_STORE_BIG, bytes,
+                           false); /* it makes up for what others took, and is no room to grow into */
     return bytes;
 }
 

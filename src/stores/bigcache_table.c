@@ -2,6 +2,7 @@
 #include "stores/bigcache_table.h"
 
 #include "base/options.h"
+#include "pages/budget.h"
 #include "pages/region.h"
 
 /* Entries of one list looked at for a fit. A chain holds all entries of one class and site, however many buckets
@@ -236,10 +237,10 @@ static void keep_chain_short(const struct hak_big_list *chain, struct hak_big_vi
 }
 
 uint64_t hak_big_table_budget_locked(size_t held) {
-    const uint64_t live = hak_load_rlx(&hak_big_mapped_bytes) - table.mapped_bytes - held;
-    const uint64_t share = live / 100 * hak_option(RETAIN_PERCENT), fixed = hak_option(BIGCACHE_RESIDENT);
-    return fixed > share ? fixed : share;
+    return hak_budget(HAK_STORE_BIG, hak_load_rlx(&hak_big_mapped_bytes) - table.mapped_bytes - held);
 }
+
+bool hak_big_table_is_spent_locked(void) { return table.dirty_bytes <= hak_big_table_budget_locked(0) / 8; }
 
 void hak_big_table_insert_locked(struct hak_big *big, struct hak_big_victims *victims) {
     big->class = hak_big_class_of(hak_big_mapped(big));

@@ -96,6 +96,8 @@ uint64_t hak_big_table_budget_locked(size_t held) HAK_REQUIRES(hak_big_table.loc
  * budget is dirty. */
 void hak_big_table_reclaim_locked(size_t most_bytes, unsigned most, struct hak_big_victims *victims)
     HAK_REQUIRES(hak_big_table.lock);
+/* No more than an eighth of the budget is dirty. */
+bool hak_big_table_is_spent_locked(void) HAK_REQUIRES(hak_big_table.lock);
 /* Adds an entry; its fields are set but for class and hash. The table has buckets. */
 void hak_big_table_insert_locked(struct hak_big *big, struct hak_big_victims *victims) HAK_REQUIRES(hak_big_table.lock);
 /* Takes out up to `most` entries freed at these times or earlier. */

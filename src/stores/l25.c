@@ -1,6 +1,7 @@
 /* The L2.5 pool's entry points (l25.h): where a run is looked for, and what a free checks. */
 #include "stores/l25.h"
 
+#include "pages/budget.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
 #include "pages/region.h"
@@ -31,7 +32,7 @@ static bool take_and_unlock(struct hak_l25_shard *shard, const struct hak_l25_wa
     bool tick = hak_load_rlx(&shard->requests) % TICK_REQUESTS == 0;
     hak_l25_settle_locked(shard);
     hak_unlock(&shard->lock);
-    if (taken && block->zero) hak_pages_count_fresh(HAK_STORE_L25, block->bytes);
+    if (taken && block->zero) hak_budget_count_fresh(HAK_STORE_L25, block->bytes, hak_l25_is_spent());
     if (tick) hak_l25_table_tick();
     return taken;
 }

@@ -35,7 +35,8 @@ void hak_l25_chunk_init(struct hak_l25_chunk *chunk, bool zero, uint64_t generat
 unsigned hak_l25_chunk_take(struct hak_l25_chunk *chunk, const struct hak_l25_want *want, bool *zero) {
     uint64_t starts = run_starts(chunk->free, want->slices) & want->starts;
     if (starts == 0) return HAK_L25_NO_RUN;
-    unsigned start = (unsigned)__builtin_ctzll(starts);
+    const uint64_t dirty = run_starts(chunk->dirty, want->slices) & starts;
+    unsigned start = (unsigned)__builtin_ctzll(dirty != 0 ? dirty : starts); /* what is dirty is resident already */
     uint64_t taken = hak_l25_mask(start, want->slices);
     *zero = (chunk->dirty & taken) == 0;
     chunk->free &= ~taken;

@@ -38,7 +38,7 @@ struct hak_l25_chunk {
     uint8_t live_slices, dirty_slices; /* as last counted */
     bool aging;                        /* in the shard's list of dirty chunks */
     uint64_t dirty_ms, idle_ms;        /* when it last got a dirty slice; when its last live run ended */
-    struct hak_l25_chunk *next, *prev;
+    struct hak_l25_chunk *next, *prev; /* the first one's `prev` is the last */
     struct hak_l25_chunk *newer, *older;
 };
 

@@ -2,6 +2,7 @@
 #include "stores/l25_purge.h"
 
 #include "base/options.h"
+#include "pages/budget.h"
 #include "pages/pages.h"
 #include "pages/region.h"
 #include "stores/l25.h"
@@ -29,8 +30,7 @@ void hak_l25_settle_locked(struct hak_l25_shard *shard) {
 static bool is_over(unsigned eighths) {
     int64_t dirty = hak_load_rlx(&dirty_slices), live = hak_load_rlx(&live_slices);
     if (dirty <= 0) return false;
-    uint64_t share = (live > 0 ? (uint64_t)live : 0) * HAK_SLICE_BYTES / 100 * hak_option(RETAIN_PERCENT);
-    uint64_t budget = hak_option(RETAIN_BYTES) > share ? hak_option(RETAIN_BYTES) : share;
+    const uint64_t budget = hak_budget(HAK_STORE_L25, (live > 0 ? (uint64_t)live : 0) * HAK_SLICE_BYTES);
     return (uint64_t)dirty * HAK_SLICE_BYTES > budget / 8 * eighths;
 }
 
@@ -80,10 +80,15 @@ static unsigned purge_oldest(struct hak_l25_shard *shard, uint64_t before_ms, bo
 /* False: nothing more is to be done elsewhere. */
 static bool trim_shard(struct hak_l25_shard *shard) {
     bool refused = false;
-    while (is_over(8) && !refused)
-        if (purge_oldest(shard, ANY_AGE, &refused) == 0) break;
+    unsigned purged = 1;
+    while (purged != 0 && is_over(8) && !refused) {
+        purged = purge_oldest(shard, ANY_AGE, &refused);
+        hak_budget_count_trimmed(HAK_STORE_L25, purged * HAK_SLICE_BYTES);
+    }
     return is_over(8) && !refused;
 }
+
+bool hak_l25_is_spent(void) { return !is_over(1); }
 
 void hak_l25_trim(struct hak_l25_shard *shard) {
     if (!is_over(8) || hak_pages_purge_is_refused() || !trim_shard(shard)) return;
@@ -176,5 +181,6 @@ size_t hak_l25_purge_all(void) { return give_back(ANY_AGE, ANY_AGE); }
 void hak_l25_purge_reset_for_test(void) {
     hak_store_rlx(&live_slices, 0);
     hak_store_rlx(&dirty_slices, 0);
+    hak_budget_reset_for_test(HAK_STORE_L25);
 }
 #endif

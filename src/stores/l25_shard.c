@@ -24,19 +24,25 @@ static unsigned list_for(const struct hak_l25_chunk *chunk) {
     return longest < HAK_L25_LONG ? longest : HAK_L25_LONG;
 }
 
+/* What is dirty is resident already: it comes first, to be used first. */
 static void list_insert(struct hak_l25_shard *shard, struct hak_l25_chunk *chunk, unsigned list) {
+    struct hak_l25_chunk *first = shard->lists[list], *last = first == NULL ? chunk : first->prev;
+    const bool in_front = first == NULL || chunk->dirty != 0;
     chunk->list = (uint8_t)list;
-    chunk->prev = NULL;
-    chunk->next = shard->lists[list];
-    if (chunk->next != NULL) chunk->next->prev = chunk;
-    shard->lists[list] = chunk;
+    chunk->prev = last;
+    chunk->next = in_front ? first : NULL;
+    if (first != NULL) first->prev = chunk;
+    if (in_front) shard->lists[list] = chunk;
+    else last->next = chunk;
     shard->nonempty |= 1U << list;
 }
 
 static void list_remove(struct hak_l25_shard *shard, struct hak_l25_chunk *chunk) {
+    struct hak_l25_chunk *first = shard->lists[chunk->list];
+    if (chunk == first) shard->lists[chunk->list] = chunk->next;
+    else chunk->prev->next = chunk->next;
     if (chunk->next != NULL) chunk->next->prev = chunk->prev;
-    if (chunk->prev != NULL) chunk->prev->next = chunk->next;
-    else shard->lists[chunk->list] = chunk->next;
+    else if (chunk != first) first->prev = chunk->prev;
     if (shard->lists[chunk->list] == NULL) shard->nonempty &= ~(1U << chunk->list);
 }
 
@@ -153,7 +159,7 @@ bool hak_l25_shard_check_locked(const struct hak_l25_shard *shard) {
     size_t chunks = 0, dirty = 0, aging = 0;
     for (unsigned list = 0; list < HAK_L25_LISTS; list++) {
         if ((shard->lists[list] != NULL) != ((shard->nonempty >> list & 1) != 0)) return false;
-        const struct hak_l25_chunk *prev = NULL;
+        const struct hak_l25_chunk *first = shard->lists[list], *prev = first == NULL ? NULL : first->prev;
         for (const struct hak_l25_chunk *chunk = shard->lists[list]; chunk != NULL; prev = chunk, chunk = chunk->next) {
             if (!hak_l25_chunk_check(chunk) || chunk->shard != shard || !hak_l25_shard_has(shard, chunk)) return false;
             if (chunk->prev != prev || chunk->list != list || list != list_for(chunk)) return false;
@@ -162,6 +168,7 @@ bool hak_l25_shard_check_locked(const struct hak_l25_shard *shard) {
             dirty += hak_l25_count(chunk->dirty);
             aging += chunk->aging;
         }
+        if (first != NULL && prev != first->prev) return false;
     }
     uint32_t best = shard->nonempty == 0 ? 0 : 31 - (uint32_t)__builtin_clz(shard->nonempty);
     return chunks == hak_load_rlx(&shard->chunks) && dirty == hak_load_rlx(&shard->dirty_slices) &&

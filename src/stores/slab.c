@@ -3,8 +3,8 @@
 #include "stores/slab.h"
 
 #include "base/size_class.h"
+#include "pages/budget.h"
 #include "pages/meta.h"
-#include "pages/pages.h"
 #include "stores/superslab.h"
 
 #include <string.h>
@@ -85,7 +85,7 @@ struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_
         give_record(slab);
         return NULL;
     }
-    if (run.fresh) hak_pages_count_fresh(HAK_STORE_SLABS, slab_bytes(slab));
+    if (run.fresh) hak_budget_count_fresh(HAK_STORE_SLABS, slab_bytes(slab), run.spent);
     slab->base = run.ptr;
     slab->superslab = run.superslab;
     slab->first_slab = (uint8_t)run.first;

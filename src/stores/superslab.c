@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "base/sync.h"
 #include "base/sys.h"
+#include "pages/budget.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
 #include "pages/region.h"
@@ -17,6 +18,8 @@ static_assert(HAK_SUPERSLAB_SLABS == 32 && HAK_SUPERSLAB_BYTES == 32 * HAK_SLAB_
 #define LISTS 5
 #define EMPTY_LIST (LISTS - 1)
 #define ANY_AGE UINT64_MAX
+/* Dirty superslabs looked at for a run. */
+#define DIRTY_TRIES 8
 
 struct link {
     struct hak_superslab *next, *prev;
@@ -113,16 +116,12 @@ static void set_dirty_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRE
 
 /* What may stay dirty, in eighths of the budget. */
 static uint64_t budget_slabs_locked(unsigned eighths) HAK_REQUIRES(pool_lock) {
-    uint64_t fixed = hak_option(RETAIN_BYTES) / HAK_SLAB_BYTES;
-    /* Free granules fit nearly anywhere, so that a quarter of the share is enough to keep them for the next taker. */
-    uint64_t share = pool.slabs_used * hak_option(RETAIN_PERCENT) / 400;
-    return (fixed > share ? fixed : share) * eighths / 8;
+    return hak_budget(HAK_STORE_SLABS, pool.slabs_used * HAK_SLAB_BYTES) / HAK_SLAB_BYTES * eighths / 8;
 }
 
 /* ---- take and give ------------------------------------------------------------------------------------- */
 
 static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned slabs) HAK_REQUIRES(pool_lock) {
-    /* What is dirty is resident already: using it first keeps RSS down. */
     uint32_t starts = run_starts(s->dirty_mask, slabs);
     bool fresh = starts == 0;
     if (fresh) starts = run_starts(s->free_mask, slabs);
@@ -132,11 +131,25 @@ static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned sl
     set_dirty_locked(s, s->dirty_mask & ~mask);
     relist_locked(s);
     pool.slabs_used += slabs;
-    return (struct hak_slab_run){
-        .ptr = s->base + first * HAK_SLAB_BYTES, .superslab = s, .first = first, .fresh = fresh};
+    return (struct hak_slab_run){.ptr = s->base + first * HAK_SLAB_BYTES,
+                                 .superslab = s,
+                                 .first = first,
+                                 .fresh = fresh,
+                                 .spent = fresh && pool.dirty_slabs <= budget_slabs_locked(1)};
+}
+
+/* Of those that became dirty last, the one with the least room that has a dirty run: it is resident already, so that
+ * using it first keeps RSS down. NULL: none of them has one. */
+static struct hak_superslab *find_dirty_locked(unsigned slabs) HAK_REQUIRES(pool_lock) {
+    struct hak_superslab *best = NULL, *s = pool.dirty_last;
+    for (unsigned tries = DIRTY_TRIES; s != NULL && tries != 0; s = s->dirty.prev, tries--)
+        if (run_starts(s->dirty_mask, slabs) != 0 && (best == NULL || s->list < best->list)) best = s;
+    return best;
 }
 
 static struct hak_slab_run take_any_locked(unsigned slabs) HAK_REQUIRES(pool_lock) {
+    struct hak_superslab *dirty = find_dirty_locked(slabs);
+    if (dirty != NULL) return take_from_locked(dirty, slabs);
     for (unsigned list = (unsigned)__builtin_ctz(slabs); list < LISTS; list++)
         if (pool.lists[list] != NULL) return take_from_locked(pool.lists[list], slabs);
     return (struct hak_slab_run){.ptr = NULL};
@@ -286,7 +299,7 @@ static bool unmap_one(uint64_t latest_ms, uint32_t keep) {
 
 void hak_superslab_relieve(void) {
     bool again = hak_load_rlx(&over_budget) && !hak_pages_purge_is_refused();
-    while (again) purge_oldest(ANY_AGE, 8, &again);
+    while (again) hak_budget_count_trimmed(HAK_STORE_SLABS, purge_oldest(ANY_AGE, 8, &again));
 }
 
 size_t hak_superslab_reclaim(size_t most_bytes) {

@@ -16,6 +16,7 @@ struct hak_slab_run {
     struct hak_superslab *superslab;
     unsigned first; /* granule in the superslab */
     bool fresh;     /* not resident, as far as is known */
+    bool spent;     /* and what is dirty elsewhere is no more than an eighth of the budget */
 };
 
 /* Takes a run of `slabs` (1, 2, 4 or 8) granules, linking a fresh superslab where no other has room. */

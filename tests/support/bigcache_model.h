@@ -10,6 +10,7 @@
 
 #include "support/whitebox.h"
 
+#include "pages/budget.h"
 #include "stores/bigcache.h"
 #include "stores/bigcache_table.h"
 
@@ -155,10 +156,9 @@ static void big_model_purged(struct big_model *model, struct big_model_entry *pu
 
 /* `held`: what is neither in the model's live blocks nor cached. */
 static uint64_t big_model_budget(const struct big_model *model, size_t held) {
-    uint64_t live = model->lost_bytes + held, fixed = hak_option(BIGCACHE_RESIDENT);
+    uint64_t live = model->lost_bytes + held;
     for (unsigned i = 0; i < BIG_MODEL_LIVE; i++) live += model->live[i].ptr != NULL ? model->live[i].mapped : 0;
-    const uint64_t share = live / 100 * hak_option(RETAIN_PERCENT);
-    return fixed > share ? fixed : share;
+    return hak_budget(HAK_STORE_BIG, live);
 }
 
 /* What the budgets and a full table make of an insertion. */
