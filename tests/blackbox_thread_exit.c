@@ -115,19 +115,19 @@ static void *leave_blocks_body(void *arg) {
     return NULL;
 }
 
-/* About 9 MiB are live all the time, more than a layer may keep free (HAKMEM_RETAIN_BYTES), and a hundred threads
- * replace every block some ten times: so the first figure is not one of a heap that is still filling. */
+/* About 9 MiB are live all the time, more than a layer may keep free (HAKMEM_RETAIN_BYTES). Which slabs have holes takes
+ * thousands of threads to settle, and so long the heap may grow. */
 static void blocks_left_by_short_threads_are_freed_by_later_ones(void **state) {
     (void)state;
     atomic_store(&destroyed, 0);
     life_table_open(&table, 4000, 32768);
-    run_threads(SETTLE_THREADS, leave_blocks_body, NULL);
+    run_threads(2000, leave_blocks_body, NULL);
     size_t before = life_rss();
-    run_threads(10000 - SETTLE_THREADS, leave_blocks_body, NULL);
+    run_threads(8000, leave_blocks_body, NULL);
     size_t after = life_rss();
-    print_message("# rss: %zu KiB after 100 threads, %zu KiB after 10,000\n", before >> 10, after >> 10);
+    print_message("# rss: %zu KiB after 2,000 threads, %zu KiB after 10,000\n", before >> 10, after >> 10);
     assert_int_equal(life_table_close(&table), 0);
-    assert_true(after <= 2 * before);
+    assert_true(after <= before + before / 2);
 }
 
 enum { LEFT_BLOCKS = 64 };

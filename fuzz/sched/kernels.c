@@ -31,7 +31,7 @@
 #define SMALL 64
 #define PER_SLAB (HAK_SLAB_BYTES / SMALL)
 #define RUN (100 * HAK_KIB)
-#define BIG (2 * HAK_MIB)
+#define BIG (HAK_MIB + HAK_GRANULE) /* the fewest granules: an entry of the region map is a step */
 
 /* ---- blocks that show when two have the same memory ------------------------------------------------------------ */
 
@@ -205,23 +205,25 @@ static void two_runs(void) {
     drop(b);
 }
 
+/* Of two, so that a run is short. */
 static void busy_shards(void) {
+    set_option(L25_SHARDS_MIN, 2);
     set_option(L25_LOAD, 1);
     set_option(L25_CHECK_MS, 1);
-    for (unsigned i = 0; i < 2 * 64 + 1; i++) drop(make(RUN));
+    for (unsigned i = 0; i < 2 * 2 + 1; i++) drop(make(RUN));
     left[0] = make(RUN);
     world_advance_ms(10);
 }
 static void expand_shards(void) { hak_l25_table_tick(); }
 static void run_and_look(void) {
     make_and_drop_run();
-    must(hak_l25_stats().shards >= 64); /* looks at every shard that there is */
+    must(hak_l25_stats().shards >= 2); /* looks at every shard that there is */
 }
 static void drop_0_then_run(void) {
     drop(left[0]);
     make_and_drop_run();
 }
-static void has_expanded(void) { must(hak_l25_stats().shards == 128 && hak_l25_stats().expansions == 1); }
+static void has_expanded(void) { must(hak_l25_stats().shards == 4 && hak_l25_stats().expansions == 1); }
 
 static void drop_big(void) { drop(make(BIG)); }
 static void two_big(void) {
@@ -343,17 +345,19 @@ static void die_and_make(void) { make_and_drop_two(); }
 static struct hak_lock tested_lock = HAK_LOCK_INIT(HAK_RANK_META);
 static unsigned inside, entered;
 static void lock_and_count(void) {
-    for (int i = 0; i < 2; i++) {
-        hak_lock(&tested_lock);
-        must(inside++ == 0);
-        sched_yield_here();
-        entered++;
-        inside--;
-        hak_unlock(&tested_lock);
-    }
+    hak_lock(&tested_lock);
+    must(inside++ == 0);
+    sched_yield_here();
+    entered++;
+    inside--;
+    hak_unlock(&tested_lock);
+}
+static void lock_and_count_twice(void) {
+    lock_and_count();
+    lock_and_count();
 }
 static void open_lock(void) { inside = entered = 0; }
-static void all_entered(void) { must(entered == 6 && hak_load_rlx(&tested_lock.word) == 0); }
+static void all_entered(void) { must(entered == 4 && hak_load_rlx(&tested_lock.word) == 0); }
 
 /* ---- the table -----------------------------------------------------------------------------------------------------
  */
@@ -417,12 +421,17 @@ const struct kernel kernels[] = {
     {.name = "l25_exchange",
      .what = "allocate and free in one shard",
      .setup = leave_run,
-     .program = {.threads = 3, .body = {two_runs, drop_0, make_and_drop_run}},
+     .program = {.threads = 3, .body = {make_and_drop_run, drop_0, make_and_drop_run}},
+     .check = nothing},
+    {.name = "l25_share",
+     .what = "one shard's runs, cut and joined by two threads",
+     .setup = leave_run,
+     .program = {.threads = 2, .body = {two_runs, drop_0_then_run}},
      .check = nothing},
     {.name = "l25_expand",
      .what = "the shard table's growth against allocate and free",
      .setup = busy_shards,
-     .program = {.threads = 3, .body = {expand_shards, drop_0_then_run, run_and_look}},
+     .program = {.threads = 3, .body = {expand_shards, drop_0, run_and_look}},
      .check = has_expanded},
     {.name = "l25_decay",
      .what = "decay of the L2.5 pool against reuse",
@@ -437,18 +446,28 @@ const struct kernel kernels[] = {
     {.name = "big_exchange",
      .what = "BigCache: put, get, evict",
      .setup = cached_big,
-     .program = {.threads = 3, .body = {two_big, drop_big, grow_big}},
+     .program = {.threads = 3, .body = {drop_big, drop_big, drop_big}},
+     .check = nothing},
+    {.name = "big_realloc",
+     .what = "BigCache: a block that grows against put, get and evict",
+     .setup = cached_big,
+     .program = {.threads = 2, .body = {two_big, grow_big}},
      .check = nothing},
     {.name = "big_grow",
      .what = "BigCache: the table's growth against put and get",
      .setup = nearly_full_table,
      .program = {.threads = 3, .body = {drop_0, drop_1, drop_big}},
      .check = has_grown},
-    {.name = "big_reshape",
-     .what = "BigCache: neighbours joined against one that is cut and one that comes back",
+    {.name = "big_join",
+     .what = "BigCache: neighbours joined against one that comes back between them",
      .setup = cached_neighbours,
-     .program = {.threads = 3, .body = {join_big, cut_big, drop_0}},
+     .program = {.threads = 2, .body = {join_big, drop_0}},
      .check = nothing},
+    {.name = "big_reshape",
+     .what = "BigCache: neighbours joined against one that is cut",
+     .setup = cached_neighbours,
+     .program = {.threads = 2, .body = {join_big, cut_big}},
+     .check = drop_0},
     {.name = "big_decay",
      .what = "BigCache: decay against put and get",
      .setup = idle_big,
@@ -482,7 +501,7 @@ const struct kernel kernels[] = {
     {.name = "lock",
      .what = "three threads at one lock",
      .setup = open_lock,
-     .program = {.threads = 3, .body = {lock_and_count, lock_and_count, lock_and_count}},
+     .program = {.threads = 3, .body = {lock_and_count_twice, lock_and_count, lock_and_count}},
      .check = all_entered},
 };
 const size_t kernel_count = sizeof kernels / sizeof *kernels;

@@ -10,6 +10,7 @@
 #include "support/whitebox.h"
 
 #include "base/size_class.h"
+#include "pages/budget.h"
 #include "pages/pages.h"
 #include "stores/slab.h"
 #include "stores/superslab.h"
@@ -265,13 +266,12 @@ static void slab_model_purge_all(struct slab_model *model) {
 }
 
 static void slab_model_relieve(struct slab_model *model) {
-    uint64_t share = model->used * hak_option(RETAIN_PERCENT) / 400 * HAK_SLAB_BYTES, fixed = hak_option(RETAIN_BYTES);
     bool refused = hak_pages_purge_is_refused();
     struct hak_superslab_stats before = hak_superslab_stats();
     hak_superslab_relieve();
     slab_model_account(&before);
     if (refused || slab_model_failed(model)) return;
-    expect(hak_superslab_stats().dirty_bytes <= (fixed > share ? fixed : share));
+    expect(hak_superslab_stats().dirty_bytes <= hak_budget(HAK_STORE_SLABS, model->used * HAK_SLAB_BYTES));
 }
 
 static void slab_model_decay(struct slab_model *model) {
