@@ -199,8 +199,8 @@ def section(out):
     text = f"""{growth_text}### Hit rate, fixed against dynamic
 
 Both tables are the same build. *Fixed*: `{options_text(VARIANTS["fixed"])}`; a full chain unmaps its
-oldest entry. *Dynamic*: the defaults. Everything else is at its default in both, so that the budgets are equal: 1 GiB
-mapped, 32 MiB dirty, decay after 1 s.
+oldest entry, and 32 MiB may be dirty. *Dynamic*: the defaults, which allow twice of what is live to be dirty, or what was
+purged too early of late, where that is more. Everything else is at its default in both: 1 GiB mapped, decay after 1 s.
 
 - *uniform*, *Pareto*: a server that is asked for much at once. {BURSTS} bursts; in each {BLOCKS // 2} to {BLOCKS} blocks are
   allocated, the first quarter of each is written to, and all are freed in random order. Uniform: 1 to 4 MiB from one call
