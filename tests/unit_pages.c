@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/annotate.h"
 #include "pages/pages.h"
 
 #define G HAK_GRANULE
@@ -222,6 +223,18 @@ static void refused_pieces_of_a_range_become_that_range_again(void **state) {
     hak_pages_unmap(base, GRANULES * G);
 }
 
+/* ASan's own munmap is not called: what it was told of a range would be held against whoever maps it next. */
+static void what_goes_back_is_open_to_whoever_maps_it_next(void **state) {
+    (void)state;
+    if (!HAK_ASAN) return; /* there is nothing to be told */
+    char *ptr = hak_pages_map(G, G, NULL);
+    assert_non_null(ptr);
+    hak_annotate_close(ptr, G);
+    assert_false(HAK_ASAN_IS_OPEN(ptr) || HAK_ASAN_IS_OPEN(ptr + G - 1));
+    hak_pages_unmap(ptr, G);
+    assert_true(HAK_ASAN_IS_OPEN(ptr) && HAK_ASAN_IS_OPEN(ptr + G - 1));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mappings_are_aligned_zero_and_counted),
@@ -234,6 +247,7 @@ int main(void) {
         cmocka_unit_test_teardown(an_aligned_piece_is_cut_out_and_the_ends_remain, no_faults),
         cmocka_unit_test_teardown(what_fits_nowhere_is_mapped_fresh, no_faults),
         cmocka_unit_test_teardown(a_purge_says_whether_the_memory_is_zero, no_faults),
+        cmocka_unit_test(what_goes_back_is_open_to_whoever_maps_it_next),
         cmocka_unit_test_teardown(refused_pieces_of_a_range_become_that_range_again, no_faults),
     };
     alarm(300);
