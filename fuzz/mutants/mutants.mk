@@ -13,9 +13,9 @@ build/t/mutants/list: Makefile ci/check.sh
 	$(call script,,ci/check.sh "every planted defect applies and names its check" fuzz/mutants/run.sh --check)
 TESTS_MORE += build/t/mutants/list
 
-# The scripts of one kind (build/t/KIND/), or all.
+# The scripts of one kind (build/t/KIND/) that take seconds, or all.
 mutants-scripts:
-	@printf '%s\n' $(filter build/t/$(if $(KIND),$(KIND)/)%,$(TESTS_SOAK) $(TESTS_MORE) $(SCHED_TESTS)) | awk '!seen[$$0]++'
+	@printf '%s\n' $(filter build/t/$(if $(KIND),$(KIND)/)%,$(TESTS_SOAK) $(TESTS_MORE) $(if $(KIND),,$(SCHED_TESTS))) | awk '!seen[$$0]++'
 
 # One script and all that it runs; without one, what shows whether the source compiles.
 mutants-build: $(or $(CHECK),$(debug_OBJ)) $(if $(filter release checked bats,$(notdir $(patsubst %/,%,$(dir $(CHECK))))),$(SUPPORT_BIN) $(LIBS) $(HAKRUN))
