@@ -205,25 +205,26 @@ static void two_runs(void) {
     drop(b);
 }
 
-/* Of two, so that a run is short. */
+/* As if each of the 64 had been asked often. */
 static void busy_shards(void) {
-    set_option(L25_SHARDS_MIN, 2);
     set_option(L25_LOAD, 1);
     set_option(L25_CHECK_MS, 1);
-    for (unsigned i = 0; i < 2 * 2 + 1; i++) drop(make(RUN));
     left[0] = make(RUN);
+    hak_count_by_owner(&hak_l25_table_shard(0)->requests, 2 * 64);
     world_advance_ms(10);
 }
 static void expand_shards(void) { hak_l25_table_tick(); }
-static void run_and_look(void) {
-    make_and_drop_run();
-    must(hak_l25_stats().shards >= 2); /* looks at every shard that there is */
+/* The first that the doubled table adds, where there is one already. */
+static void use_shard_64(void) {
+    char *run = hak_l25_alloc(RUN, HAK_MIN_ALIGN, 64).ptr;
+    must(run != NULL);
+    must(hak_l25_free(hak_region_lookup(run).descriptor, run) == HAK_FREE_OK);
 }
 static void drop_0_then_run(void) {
     drop(left[0]);
     make_and_drop_run();
 }
-static void has_expanded(void) { must(hak_l25_stats().shards == 4 && hak_l25_stats().expansions == 1); }
+static void has_expanded(void) { must(hak_l25_stats().shards == 128 && hak_l25_stats().expansions == 1); }
 
 static void drop_big(void) { drop(make(BIG)); }
 static void two_big(void) {
@@ -431,7 +432,7 @@ const struct kernel kernels[] = {
     {.name = "l25_expand",
      .what = "the shard table's growth against allocate and free",
      .setup = busy_shards,
-     .program = {.threads = 3, .body = {expand_shards, drop_0, run_and_look}},
+     .program = {.threads = 3, .body = {expand_shards, drop_0, use_shard_64}},
      .check = has_expanded},
     {.name = "l25_decay",
      .what = "decay of the L2.5 pool against reuse",
