@@ -35,8 +35,8 @@ print(got)' >"$dir/out" 2>"$dir/err"
         grep -qxF "[TLS_CACHE] class 64: $((2 * slots)) → $slots slots (hwm=0)" "$dir/err"
     done
     awk '{ if ($3 in now ? $4 != now[$3] : $4 > 16) bad = 1
-           if ($6 != 2 * $4 && $6 != int($4 / 2) && $6 != int(131072 / $3)) bad = 1
-           if ($6 * $3 > 131072) bad = 1
+           if ($6 != 2 * $4 && $6 != int($4 / 2) && $6 != int(262144 / $3)) bad = 1
+           if ($6 * $3 > 262144) bad = 1
            now[$3] = $6 }
          END { exit bad }' "$dir/err"
 }

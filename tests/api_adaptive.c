@@ -32,7 +32,7 @@ static void a_bin_grows_and_shrinks_by_seven_steps(void **state) {
     succeeds(allocate_a_row_and_free_it);
 }
 
-#define THREAD_BUDGET (2 * MIB)
+#define THREAD_BUDGET (4 * MIB)
 
 static void use_all_sizes(void *argument) {
     static void *blocks[3000];

@@ -229,7 +229,7 @@ static void use_all_classes_with_nothing(void *argument) {
     set_option(TLS_BYTES, 0);
     use_all_classes(argument);
     must(hak_tls_heap->capacity_bytes == 0);
-    set_option(TLS_BYTES, 2097152);
+    set_option(TLS_BYTES, 4194304);
     set_option(TLS_CLASS_BYTES, 0);
     use_all_classes(argument);
     must(hak_tls_heap->capacity_bytes == 0);

@@ -153,7 +153,7 @@ def adaptive_or_fixed(out):
 
 `tls_cache REQUESTS ROW {SEED}`: a request allocates and frees a row of blocks of 48 to 256 bytes; one row of eight is long.
 All other small sizes come and go beside them. A fixed size is the same build with `HAKMEM_TLS_SLOTS_MIN` equal to
-`HAKMEM_TLS_SLOTS_MAX`; both byte budgets (128 KiB per class, 2 MiB per thread) hold for it, too. {ROUNDS} interleaved rounds.
+`HAKMEM_TLS_SLOTS_MAX`; both byte budgets (256 KiB per class, 4 MiB per thread) hold for it, too. {ROUNDS} interleaved rounds.
 Cached is the mean over the run of what lies free in the thread's bins.
 
 {table}
