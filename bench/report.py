@@ -120,7 +120,13 @@ def machine():
             f"{' '.join(platform.libc_ver())}, gcc {compiler}")
 
 
-def document(sections, where):
+def raw_data(out):
+    """Links to all figures and logs in `out`."""
+    return "".join(f"- [{path.name}]({out.name}/{path.name})\n" for path in sorted(out.iterdir())
+                   if path.suffix in (".tsv", ".log", ".txt"))
+
+
+def document(sections, where, out):
     criteria = all_criteria(sections)
     quick = ""
     if os.environ.get("LAB_QUICK"):
@@ -137,6 +143,7 @@ def document(sections, where):
         ("TLS cache: adaptive sizing and pre-warm", body("tls", sections)),
         ("SuperSlab expansion and 4-thread stability", body("superslab", sections)),
         ("Phase 7", body("phase7", sections)),
+        ("Raw data", raw_data(out)),
     ]
     text = f"""# Phase 2c implementation report
 
@@ -172,7 +179,7 @@ def main():
     where = machine()
     sections = {name: measure(name, out) for name in PARTS if not chosen.names or name in chosen.names}
     path = out.parent / DOCUMENT
-    path.write_text(document(sections, where), encoding="utf-8")
+    path.write_text(document(sections, where, out), encoding="utf-8")
     lab.begin("report")
     lab.status(f"written: {path}")
     failed = [name for name, section in sections.items() if isinstance(section, str)]

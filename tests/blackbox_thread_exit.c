@@ -115,8 +115,8 @@ static void *leave_blocks_body(void *arg) {
     return NULL;
 }
 
-/* About 9 MiB are live all the time, more than a layer may keep free (HAKMEM_RETAIN_BYTES). Which slabs have holes takes
- * thousands of threads to settle, and so long the heap may grow. */
+/* About 9 MiB are live all the time, more than a layer may keep free (HAKMEM_RETAIN_BYTES). Which slabs have holes
+ * takes thousands of threads to settle, and so long the heap may grow. */
 static void blocks_left_by_short_threads_are_freed_by_later_ones(void **state) {
     (void)state;
     atomic_store(&destroyed, 0);

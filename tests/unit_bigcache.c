@@ -280,6 +280,38 @@ static void the_oldest_are_purged_when_too_much_is_dirty(void **state) {
     assert_int_equal(hak_big_stats().entries, 4);
 }
 
+static void the_oldest_goes_first_whenever_it_was_purged(void **state) {
+    (void)state;
+    set_option(BIGCACHE_RESIDENT, 4 * HAK_MIB);
+    char *old = take(2 * HAK_MIB, SITE_A), *large = take(6 * HAK_MIB, SITE_A), *last = take(2 * HAK_MIB, SITE_B);
+    give_at(old, 100000);
+    give_at(large, 100001); /* purged at once, being over the budget alone */
+    give_at(last, 100002);
+    hak_big_decay(100500); /* now the old one is purged as well */
+    assert_int_equal(hak_big_stats().cached_dirty, 2 * HAK_MIB);
+    hak_big_decay(101000);
+    assert_int_equal(hak_region_lookup(old).kind, HAK_KIND_NONE);
+    assert_int_equal(hak_region_lookup(large).kind, HAK_KIND_BIG);
+    hak_big_decay(101001);
+    assert_int_equal(hak_region_lookup(large).kind, HAK_KIND_NONE);
+    assert_int_equal(hak_big_stats().entries, 1);
+}
+
+static void what_goes_and_what_misses_is_counted_once(void **state) {
+    (void)state;
+    const struct hak_big_stats before = hak_big_stats();
+    char *block = take(4 * HAK_MIB, SITE_A);
+    const size_t mapped = hak_big_stats().mapped_bytes;
+    give_at(block, 100000);
+    hak_big_decay(100500);
+    assert_int_equal(hak_big_stats().purged_bytes, before.purged_bytes + mapped);
+    hak_big_decay(101000); /* and unmapped */
+    assert_int_equal(hak_big_stats().purged_bytes, before.purged_bytes + mapped);
+    assert_int_equal(hak_big_stats().misses, before.misses + 1);
+    assert_null(hak_big_alloc((size_t)1 << 46, 16, SITE_A).ptr); /* no request that the cache could have served */
+    assert_int_equal(hak_big_stats().misses, before.misses + 1);
+}
+
 /* ---- other shapes ---- */
 
 static void a_larger_one_is_cut_where_none_fits(void **state) {
@@ -681,6 +713,8 @@ int main(void) {
         test(blocks_over_the_limit_go_straight_back),
         test(the_least_recently_used_leave_when_too_much_is_mapped),
         test(the_oldest_are_purged_when_too_much_is_dirty),
+        test(the_oldest_goes_first_whenever_it_was_purged),
+        test(what_goes_and_what_misses_is_counted_once),
         test(a_larger_one_is_cut_where_none_fits),
         test(a_mapping_is_not_cut_for_a_rest_too_small_to_keep),
         test(neighbours_are_joined_where_none_is_large_enough),

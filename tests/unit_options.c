@@ -378,6 +378,21 @@ static void a_smallest_size_over_the_largest_gives_way(void **state) {
     assert_int_equal(hak_option(L25_SHARDS_MIN), 8);
 }
 
+static void what_must_be_a_power_of_two_is_rounded_down_to_one(void **state) {
+    (void)state;
+    READ("HAKMEM_L25_SHARDS_MIN=100");
+    assert_line("HAKMEM_L25_SHARDS_MIN is no power of two; used: 64");
+    assert_int_equal(hak_option(L25_SHARDS_MIN), 64);
+    READ("HAKMEM_L25_SHARDS_MAX=1000");
+    assert_line("HAKMEM_L25_SHARDS_MAX is no power of two; used: 512");
+    assert_int_equal(hak_option(L25_SHARDS_MAX), 512);
+    READ("HAKMEM_BIGCACHE_BUCKETS_MAX=300");
+    assert_line("HAKMEM_BIGCACHE_BUCKETS_MAX is no power of two; used: 256");
+    assert_int_equal(hak_option(BIGCACHE_BUCKETS_MAX), 256);
+    READ("HAKMEM_L25_SHARDS_MIN=128", "HAKMEM_BIGCACHE_BUCKETS_MAX=1024");
+    assert_silent();
+}
+
 static void each_option_is_read_into_its_own_field(void **state) {
     (void)state;
 #define TRY_BOOL(name, min, max) READ("HAKMEM_" #name "=1"), assert_int_equal(hak_option(name), 1)
@@ -530,6 +545,7 @@ int main(void) {
         cmocka_unit_test(a_name_that_resembles_none_is_not_answered_with_one),
         cmocka_unit_test(a_default_gives_way_to_what_is_set_in_silence),
         cmocka_unit_test(a_smallest_size_over_the_largest_gives_way),
+        cmocka_unit_test(what_must_be_a_power_of_two_is_rounded_down_to_one),
         cmocka_unit_test(each_option_is_read_into_its_own_field),
         cmocka_unit_test(the_table_has_a_line_per_option_and_aligned_columns),
         cmocka_unit_test(the_table_shows_type_unit_default_and_value),

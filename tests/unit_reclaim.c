@@ -144,6 +144,8 @@ static void take_what_is_never_kept(void *argument) {
     set_option(RETAIN_PERCENT, 0);
     set_option(BIGCACHE_RESIDENT, 16 * MIB);
     take_and_give(40 * MIB); /* purged as it enters the cache */
+    hak_free(hak_malloc(40 * MIB));
+    take_and_give(38 * MIB); /* served from that: what goes is more than what was asked for */
     hak_purge();
 }
 
@@ -206,6 +208,20 @@ static void use_a_store_by_fits_and_starts(void *argument) {
     must(purged_in_round(20, saw[store].count, saw[store].bytes) >= all / 4);
 }
 
+/* A heap of 256 MiB that comes and goes: of it 16 times RETAIN_BYTES may stay beyond the budget, and no more. */
+static void use_a_store_beyond_all_bounds(void *argument) {
+    (void)argument;
+    hak_sys_set_now_for_test(1000000);
+    purged_in_round(4, 65536, 4 * KIB);
+    const uint64_t dirty = hak_slab_stats().dirty_bytes;
+    must(dirty <= (8 + 16 * 8) * MIB + 2 * MIB && dirty >= 96 * MIB);
+}
+
+static void what_is_kept_beyond_the_budgets_is_bounded(void **state) {
+    (void)state;
+    succeeds(use_a_store_beyond_all_bounds);
+}
+
 static void what_is_taken_and_freed_in_turn_is_soon_kept(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof saw / sizeof saw[0]; i++) {
@@ -224,6 +240,7 @@ int main(void) {
         cmocka_unit_test(an_eighth_of_the_budget_stays),
         cmocka_unit_test(a_large_block_that_is_not_kept_takes_nothing_anew_each_time),
         cmocka_unit_test(what_is_taken_and_freed_in_turn_is_soon_kept),
+        cmocka_unit_test(what_is_kept_beyond_the_budgets_is_bounded),
         cmocka_unit_test(growth_of_a_large_block_counts_as_taking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -266,6 +266,8 @@ def section(out):
 
     table, comparison, memory, slower = compare(runs)
     simulated, simulated_comparison = compare_simulated(results)
+    for name, run in (("load", by_load), ("contention", by_contention)):
+        (out / f"l25_by_{name}.log").write_text("".join(f"{line}\n" for line in log(run)), encoding="utf-8")
     shares = ", ".join(f"{share} %" for _, _, share in expansions(log(by_contention), "contention"))
     cores, _, fixed_failed, _, dynamic_failed, dynamic_shards, *_, dynamic_gain = simulated[-1]
     text = f"""Blocks of {SIZES[0]} to {SIZES[1]} bytes: one slice of the pool each. One operation is one `malloc`, a byte written at each end,

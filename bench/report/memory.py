@@ -15,8 +15,7 @@ LAYERS = {"tiny": "Tiny", "mid": "Mid", "l25": "L2.5 pool", "big": "BigCache"}
 LIBRARY = {"LD_PRELOAD": str(lab.LIBRARY)}
 # The old fixed sizes: the same code with its limits set equal.
 FIXED = {"HAKMEM_TLS_SLOTS_MIN": "256", "HAKMEM_TLS_SLOTS_MAX": "256", "HAKMEM_PREWARM": "0",
-         "HAKMEM_L25_SHARDS_MAX": "64", "HAKMEM_BIGCACHE_BUCKETS_MAX": "256", "HAKMEM_BIGCACHE_CHAIN_MAX": "8",
-         "HAKMEM_RETAIN_PERCENT": "0"}
+         "HAKMEM_L25_SHARDS_MAX": "64", "HAKMEM_BIGCACHE_BUCKETS_MAX": "256", "HAKMEM_BIGCACHE_CHAIN_MAX": "8"}
 
 
 def mib(count):

@@ -332,6 +332,20 @@ static void order(_Atomic uint64_t *min, const char *min_name, const _Atomic uin
     hak_text_line(&line, STDERR);
 }
 
+/* Tables that double have a power of two of entries. */
+static void round_to_power_of_two(_Atomic uint64_t *number, const char *name, uint64_t seen) {
+    const uint64_t value = hak_load_rlx(number), rounded = (uint64_t)1 << (63 - __builtin_clzll(value));
+    if (rounded == value) return;
+    hak_store_rlx(number, rounded);
+    if (!was_seen(number, seen)) return;
+    struct hak_text line = {.used = 0};
+    hak_text_head(&line);
+    hak_text_str(&line, name);
+    hak_text_str(&line, " is no power of two; used: ");
+    hak_text_u64(&line, rounded);
+    hak_text_line(&line, STDERR);
+}
+
 /* ---- the printed table ---------------------------------------------------------------------------------- */
 
 enum column { COLUMN_NAME, COLUMN_TYPE, COLUMN_UNIT, COLUMN_DEFAULT, COLUMN_VALUE, COLUMN_MEANING, COLUMNS };
@@ -413,6 +427,9 @@ void hak_options_init(char **env) {
     order(&hak_options.TLS_SLOTS_MIN, PREFIX "TLS_SLOTS_MIN", &hak_options.TLS_SLOTS_MAX, PREFIX "TLS_SLOTS_MAX", seen);
     order(&hak_options.L25_SHARDS_MIN, PREFIX "L25_SHARDS_MIN", &hak_options.L25_SHARDS_MAX, PREFIX "L25_SHARDS_MAX",
           seen);
+    round_to_power_of_two(&hak_options.L25_SHARDS_MIN, PREFIX "L25_SHARDS_MIN", seen);
+    round_to_power_of_two(&hak_options.L25_SHARDS_MAX, PREFIX "L25_SHARDS_MAX", seen);
+    round_to_power_of_two(&hak_options.BIGCACHE_BUCKETS_MAX, PREFIX "BIGCACHE_BUCKETS_MAX", seen);
     if (hak_option(HELP)) print_table();
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/sys.h"
 #include "front/heap.h"
+#include "pages/budget.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
 #include "pages/region.h"
@@ -36,6 +37,7 @@ void hak_fork_child(void) {
     hak_store_rlx(hak_load_acq(&hak_fork_word), 1); /* first: what follows is checked as well */
     hak_meta_fork_child();
     hak_pages_fork_child();
+    hak_budget_fork_child();
     hak_region_fork_child();
     hak_big_fork_child();
     hak_l25_fork_child();

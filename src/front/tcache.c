@@ -214,13 +214,12 @@ static void decay(struct hak_heap *heap) {
 /* The stores do not share their free memory, but where one grows the others shrink. What a store takes while it holds
  * dirty memory of its own did not fit there: then it must not shrink as well, or it would take and purge in turn. */
 static void reclaim(void) {
-    size_t fresh[HAK_STORES];
-    if (!hak_budget_take_fresh(RECLAIM_BYTES, fresh)) return;
-    if (fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_L25] != 0)
-        hak_big_reclaim(fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_L25]);
-    if (fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_BIG] != 0)
-        hak_l25_reclaim(fresh[HAK_STORE_SLABS] + fresh[HAK_STORE_BIG]);
-    if (fresh[HAK_STORE_L25] + fresh[HAK_STORE_BIG] != 0) hak_slab_reclaim(fresh[HAK_STORE_L25] + fresh[HAK_STORE_BIG]);
+    size_t taken[HAK_STORES];
+    if (!hak_budget_take(RECLAIM_BYTES, taken)) return;
+    const size_t slabs = taken[HAK_STORE_SLABS], l25 = taken[HAK_STORE_L25], big = taken[HAK_STORE_BIG];
+    if (l25 + big != 0) hak_slab_reclaim(l25 + big);
+    if (slabs + big != 0) hak_l25_reclaim(slabs + big);
+    if (slabs + l25 != 0) hak_big_reclaim(slabs + l25);
 }
 
 void hak_tcache_tick(void) {

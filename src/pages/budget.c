@@ -5,69 +5,96 @@
 #include "base/sync.h"
 #include "base/sys.h"
 
-static HAK_ALIGNED_LINE struct {
-    _Atomic size_t fresh;        /* taken, less what went; below zero, as two's complement, where more went */
-    _Atomic size_t trimmed;      /* over budget, and not taken anew since */
-    _Atomic size_t extra;        /* trimmed and taken anew within PURGE_DELAY_MS: beyond the budget, of late */
-    _Atomic uint64_t trimmed_ms; /* the last time */
+/* By so many times RETAIN_BYTES all budgets together may rise: a process that goes idle may keep it. */
+#define EXTRA_MAX 16
+#define FLOOR_SHARE 8
+
+static struct {
+    HAK_ALIGNED_LINE _Atomic ptrdiff_t balance; /* taken since the counts were, less what went at once */
+    _Atomic uint64_t gone_ms;                   /* when something went at once, the last time */
+    _Atomic uint64_t trimmed_ms;                /* when something was trimmed, the last time */
+    _Atomic size_t trimmed;                     /* by then, and not taken anew since */
+    _Atomic size_t extra;                       /* trimmed too early, of late */
 } counts[HAK_STORES];
 
-uint64_t hak_budget(enum hak_store store, uint64_t live_bytes) {
+uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t live_bytes) {
+    if (part == HAK_BUDGET_NONE) return 0;
     const uint64_t percent = hak_option(RETAIN_PERCENT);
     const uint64_t fixed = store == HAK_STORE_BIG ? hak_option(BIGCACHE_RESIDENT) : hak_option(RETAIN_BYTES);
     /* Free slabs fit nearly anywhere, so that a quarter of the share is enough to keep them for the next taker. */
     const uint64_t share = live_bytes / (store == HAK_STORE_SLABS ? 400 : 100) * percent;
-    const uint64_t extra = percent == 0 ? 0 : hak_load_rlx(&counts[store].extra);
-    return (fixed > share ? fixed : share) + extra;
+    const uint64_t budget = fixed > share ? fixed : share;
+    if (part == HAK_BUDGET_FLOOR) return budget / FLOOR_SHARE;
+    return percent == 0 ? budget : budget + hak_load_rlx(&counts[store].extra);
 }
 
-/* Memory is taken by a store that had to give some back: was that too early? */
-static void regret(enum hak_store store, size_t bytes) {
-    size_t trimmed = hak_load_rlx(&counts[store].trimmed);
-    const bool late = hak_sys_now_ms() >= hak_load_rlx(&counts[store].trimmed_ms) + hak_option(PURGE_DELAY_MS);
-    if (bytes > trimmed) bytes = trimmed;
-    if (hak_cas_acqrel(&counts[store].trimmed, &trimmed, late ? 0 : trimmed - bytes) && !late)
-        hak_add_rlx(&counts[store].extra, bytes);
+void hak_budget_count(enum hak_store store, ptrdiff_t bytes) {
+    if (bytes < 0) hak_store_rlx(&counts[store].gone_ms, hak_sys_now_ms());
+    hak_add_rlx(&counts[store].balance, bytes);
 }
 
-void hak_budget_count_fresh(enum hak_store store, size_t bytes, bool spent) {
-    hak_add_rlx(&counts[store].fresh, bytes);
-    if (spent && hak_load_rlx(&counts[store].trimmed) != 0) regret(store, bytes);
+static bool is_past(const _Atomic uint64_t *time_ms, uint64_t now_ms) {
+    return now_ms >= hak_load_rlx(time_ms) + hak_option(PURGE_DELAY_MS);
 }
 
-void hak_budget_count_gone(enum hak_store store, size_t bytes) { hak_sub_rlx(&counts[store].fresh, bytes); }
-
-void hak_budget_count_trimmed(enum hak_store store, size_t bytes) {
-    if (bytes == 0) return;
-    hak_store_rlx(&counts[store].trimmed_ms, hak_sys_now_ms());
+void hak_budget_trimmed(enum hak_store store, size_t bytes) {
+    if (bytes == 0 || hak_option(RETAIN_PERCENT) == 0) return;
+    const uint64_t now_ms = hak_sys_now_ms();
+    if (is_past(&counts[store].trimmed_ms, now_ms)) hak_store_rlx(&counts[store].trimmed, 0);
+    hak_store_rlx(&counts[store].trimmed_ms, now_ms);
     hak_add_rlx(&counts[store].trimmed, bytes);
 }
 
-bool hak_budget_take_fresh(size_t least, size_t fresh[HAK_STORES]) {
-    size_t sum = 0;
-    for (unsigned i = 0; i < HAK_STORES; i++) sum += hak_load_rlx(&counts[i].fresh);
-    if (hak_likely((ptrdiff_t)sum < (ptrdiff_t)least)) return false;
+bool hak_budget_was_trimmed(enum hak_store store) { return hak_load_rlx(&counts[store].trimmed) != 0; }
+
+static uint64_t extra_of_all(void) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < HAK_STORES; i++) sum += hak_load_rlx(&counts[i].extra);
+    return sum;
+}
+
+void hak_budget_retaken(enum hak_store store, size_t bytes) {
+    size_t trimmed = hak_load_rlx(&counts[store].trimmed);
+    const bool late = is_past(&counts[store].trimmed_ms, hak_sys_now_ms());
+    if (bytes > trimmed) bytes = trimmed;
+    if (!hak_cas_acqrel(&counts[store].trimmed, &trimmed, late ? 0 : trimmed - bytes) || late) return;
+    if (extra_of_all() + bytes <= EXTRA_MAX * hak_option(RETAIN_BYTES)) hak_add_rlx(&counts[store].extra, bytes);
+}
+
+bool hak_budget_take(size_t least, size_t taken[HAK_STORES]) {
+    ptrdiff_t sum = 0;
+    for (unsigned i = 0; i < HAK_STORES; i++) sum += hak_load_rlx(&counts[i].balance);
+    if (hak_likely(sum < (ptrdiff_t)least)) return false;
     for (unsigned i = 0; i < HAK_STORES; i++) {
-        fresh[i] = hak_xchg_acqrel(&counts[i].fresh, 0);
-        if ((ptrdiff_t)fresh[i] < 0) fresh[i] = 0;
+        const ptrdiff_t balance = hak_xchg_acqrel(&counts[i].balance, 0);
+        taken[i] = (size_t)(balance < 0 ? 0 : balance < sum ? balance : sum);
     }
     return true;
 }
 
 void hak_budget_decay(uint64_t now_ms) {
-    static _Atomic uint64_t next_ms; /* who finds it due is alone: hak_tcache_tick() */
-    if (now_ms < hak_load_rlx(&next_ms)) return;
-    hak_store_rlx(&next_ms, now_ms + hak_option(UNMAP_DELAY_MS));
+    static _Atomic uint64_t next_ms; /* who moves it on halves */
+    uint64_t due_ms = hak_load_rlx(&next_ms);
+    const bool halve = now_ms >= due_ms && hak_cas_acqrel(&next_ms, &due_ms, now_ms + hak_option(UNMAP_DELAY_MS));
     for (unsigned i = 0; i < HAK_STORES; i++) {
-        const size_t extra = hak_load_rlx(&counts[i].extra);
-        hak_sub_rlx(&counts[i].extra, extra - extra / 2);
+        ptrdiff_t balance = hak_load_rlx(&counts[i].balance);
+        if (balance < 0 && is_past(&counts[i].gone_ms, now_ms)) hak_cas_acqrel(&counts[i].balance, &balance, 0);
+        size_t extra = hak_load_rlx(&counts[i].extra);
+        if (halve && extra != 0) hak_cas_acqrel(&counts[i].extra, &extra, extra / 2);
     }
 }
 
-#if HAK_TEST
-void hak_budget_reset_for_test(enum hak_store store) {
-    hak_store_rlx(&counts[store].fresh, 0);
+static void forget(enum hak_store store) {
+    hak_store_rlx(&counts[store].balance, 0);
     hak_store_rlx(&counts[store].trimmed, 0);
     hak_store_rlx(&counts[store].extra, 0);
 }
+
+/* The child is another program as a rule, and most of what the parent gives back and takes is not its. */
+void hak_budget_fork_child(void) {
+    for (unsigned i = 0; i < HAK_STORES; i++) forget(i);
+}
+
+#if HAK_TEST
+void hak_budget_reset_for_test(enum hak_store store) { forget(store); }
 #endif

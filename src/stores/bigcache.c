@@ -122,11 +122,14 @@ static struct hak_big *take(size_t mapped, size_t align, uintptr_t site, bool *c
     return big;
 }
 
+/* A block is served whose memory is not resident. */
 static void count_fresh(size_t mapped) {
+    hak_budget_count(HAK_STORE_BIG, (ptrdiff_t)mapped);
+    if (!hak_budget_was_trimmed(HAK_STORE_BIG)) return;
     hak_lock(&table.lock);
     const bool spent = hak_big_table_is_spent_locked();
     hak_unlock(&table.lock);
-    hak_budget_count_fresh(HAK_STORE_BIG, mapped, spent);
+    if (spent) hak_budget_retaken(HAK_STORE_BIG, mapped);
 }
 
 struct hak_block hak_big_alloc(size_t bytes, size_t align, uintptr_t site) {
@@ -138,13 +141,13 @@ struct hak_block hak_big_alloc(size_t bytes, size_t align, uintptr_t site) {
     struct hak_big *big = take(mapped, align, site, &cached);
     if (big == NULL) return NONE;
     if (!cached) {
-        hak_add_rlx(&misses, 1);
         if (!map_block(big, mapped, align)) {
             hak_big_recycle(big);
             return NONE;
         }
+        hak_add_rlx(&misses, 1);
     }
-    if (big->zero) count_fresh(mapped);
+    if (big->zero) count_fresh(hak_big_mapped(big));
     set_usable(big, bytes);
     big->site = site;
     set_guard(big);
@@ -168,6 +171,7 @@ static enum hak_free_result claim(struct hak_big *big, const void *ptr) {
 static void abandon(struct hak_big *big) {
     hak_region_clear(hak_load_rlx(&big->base), hak_big_mapped(big));
     hak_pages_purge(hak_load_rlx(&big->base), hak_big_mapped(big));
+    hak_budget_count(HAK_STORE_BIG, -(ptrdiff_t)hak_big_mapped(big));
     big->guarded = false;
     hak_big_recycle(big);
 }
@@ -200,9 +204,9 @@ size_t hak_big_request(void *descriptor) {
 }
 
 static void set_mapped(struct hak_big *big, size_t mapped) {
-    const size_t more = mapped - hak_big_mapped(big); /* wraps for a shrink, as it should */
-    hak_add_rlx(&hak_big_mapped_bytes, more);
-    hak_budget_count_fresh(HAK_STORE_BIG, more, false);
+    const ptrdiff_t more = (ptrdiff_t)mapped - (ptrdiff_t)hak_big_mapped(big);
+    hak_add_rlx(&hak_big_mapped_bytes, (size_t)more); /* wraps for a shrink, as it should */
+    hak_budget_count(HAK_STORE_BIG, more);
     hak_store_rlx(&big->mapped, mapped);
 }
 

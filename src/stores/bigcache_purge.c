@@ -34,9 +34,8 @@ void hak_big_drop(struct hak_big *big) {
     const size_t mapped = hak_big_mapped(big);
     hak_region_clear(base, mapped);
     hak_pages_unmap(base, mapped);
-    if (!big->zero) hak_budget_count_gone(HAK_STORE_BIG, mapped);
     hak_sub_rlx(&hak_big_mapped_bytes, mapped);
-    hak_add_rlx(&hak_big_purged_bytes, mapped);
+    if (!big->zero) hak_add_rlx(&hak_big_purged_bytes, mapped); /* else that was done when it was purged */
     hak_big_recycle(big);
 }
 
@@ -44,7 +43,6 @@ static bool purge(struct hak_big *big) {
     const size_t mapped = hak_big_mapped(big);
     big->zero = hak_pages_purge(hak_load_rlx(&big->base), mapped);
     if (!big->zero) return false;
-    hak_budget_count_gone(HAK_STORE_BIG, mapped);
     hak_add_rlx(&hak_big_purged_bytes, mapped);
     return true;
 }
@@ -56,11 +54,13 @@ static void insert_locked(struct hak_big *big, struct hak_big_victims *victims, 
     *full = hak_big_table_is_full_locked() ? table.bucket_count : 0;
 }
 
-/* Does with the victims what the table wanted. Purged ones go back in, which may displace others in turn. */
+/* Does with the victims what the table wanted. Purged ones go back in, which may displace others in turn. Returns the
+ * bytes that were dirty. */
 static size_t finish(struct hak_big_victims victims, uint32_t *full) {
     size_t bytes = 0;
     for (struct hak_big *big; (big = hak_big_next_victim(&victims.purge)) != NULL;) {
         bool kept = false;
+        bytes += hak_big_mapped(big);
         if (purge(big)) {
             hak_lock(&table.lock);
             kept = table.bucket_count != 0; /* else a forked child has set the table aside meanwhile */
@@ -70,7 +70,7 @@ static size_t finish(struct hak_big_victims victims, uint32_t *full) {
         if (!kept) hak_big_drop(big);
     }
     for (struct hak_big *big; (big = hak_big_next_victim(&victims.unmap)) != NULL;) {
-        bytes += hak_big_mapped(big);
+        if (!big->zero) bytes += hak_big_mapped(big);
         hak_big_drop(big);
     }
     return bytes;
@@ -110,13 +110,6 @@ static bool is_cacheable(size_t mapped) {
            mapped <= hak_option(BIGCACHE_MAPPED);
 }
 
-static size_t bytes_of(const struct hak_big_list *victims) {
-    size_t bytes = 0;
-    for (const struct hak_big *big = victims->first; big != NULL; big = big->link[HAK_BIG_AGE].next)
-        bytes += hak_big_mapped(big);
-    return bytes;
-}
-
 /* Inserts; false if the table has no buckets yet. */
 static bool insert(struct hak_big *big, uint32_t *full) {
     struct hak_big_victims victims = {.unmap = {.first = NULL}};
@@ -124,8 +117,7 @@ static bool insert(struct hak_big *big, uint32_t *full) {
     const bool ready = table.bucket_count != 0;
     if (ready) insert_locked(big, &victims, full);
     hak_unlock(&table.lock);
-    hak_budget_count_trimmed(HAK_STORE_BIG, bytes_of(&victims.purge));
-    finish(victims, full);
+    hak_budget_trimmed(HAK_STORE_BIG, finish(victims, full));
     return ready;
 }
 
@@ -135,11 +127,13 @@ static bool fit_budget(struct hak_big *big) {
     const size_t mapped = hak_big_mapped(big);
     if (mapped <= hak_option(BIGCACHE_RESIDENT)) return true;
     hak_lock(&table.lock);
-    const bool over = mapped > hak_big_table_budget_locked(mapped);
+    const bool over = mapped > hak_big_table_budget_locked(HAK_BUDGET_ALL, mapped);
     hak_unlock(&table.lock);
     if (!over) return true;
-    hak_budget_count_trimmed(HAK_STORE_BIG, mapped);
-    return purge(big);
+    if (!purge(big)) return false;
+    hak_budget_count(HAK_STORE_BIG, -(ptrdiff_t)mapped);
+    hak_budget_trimmed(HAK_STORE_BIG, mapped);
+    return true;
 }
 
 void hak_big_cache(struct hak_big *big) {
@@ -151,11 +145,14 @@ void hak_big_cache(struct hak_big *big) {
         resize(0, HAK_BIG_BUCKETS_MIN);
         keep = insert(big, &full);
     }
-    if (!keep) hak_big_drop(big);
+    if (!keep) {
+        if (!big->zero) hak_budget_count(HAK_STORE_BIG, -(ptrdiff_t)hak_big_mapped(big));
+        hak_big_drop(big);
+    }
     if (full != 0) resize(full, 2 * full);
 }
 
-/* All that was freed at these times or earlier. */
+/* All that was freed at these times or earlier. Returns the bytes unmapped. */
 static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
     size_t bytes = 0;
     uint32_t full; /* never through these: they were in the table before */
@@ -166,7 +163,9 @@ static size_t give_back(uint64_t unmap_before_ms, uint64_t purge_before_ms) {
         hak_big_table_expire_locked(unmap_before_ms, purge_before_ms, BATCH, &victims);
         hak_unlock(&table.lock);
         more = victims.unmap.first != NULL || victims.purge.first != NULL;
-        bytes += finish(victims, &full);
+        for (const struct hak_big *big = victims.unmap.first; big != NULL; big = big->link[HAK_BIG_AGE].next)
+            bytes += hak_big_mapped(big);
+        finish(victims, &full);
     }
     return bytes;
 }
@@ -177,11 +176,7 @@ size_t hak_big_reclaim(size_t most_bytes) {
     hak_lock(&table.lock);
     hak_big_table_reclaim_locked(most_bytes, BATCH, &victims);
     hak_unlock(&table.lock);
-    const size_t bytes = bytes_of(&victims.purge);
-    finish(victims, &full);
-    hak_budget_count_fresh(HAK_STORE_BIG, bytes,
-                           false); /* it makes up for what others took, and is no room to grow into */
-    return bytes;
+    return finish(victims, &full);
 }
 
 void hak_big_decay(uint64_t now_ms) {

@@ -2,7 +2,6 @@
 #include "stores/bigcache_table.h"
 
 #include "base/options.h"
-#include "pages/budget.h"
 #include "pages/region.h"
 
 /* Entries of one list looked at for a fit. A chain holds all entries of one class and site, however many buckets
@@ -43,6 +42,16 @@ static void append(struct hak_big_list *list, struct hak_big *big, enum hak_big_
     list->last = big;
 }
 
+/* Newest first. Those in front that are newer were purged as they came, being larger than BIGCACHE_RESIDENT: few. */
+static void insert_by_age(struct hak_big_list *list, struct hak_big *big) {
+    struct hak_big *older = list->first, *newer = NULL;
+    for (; older != NULL && older->freed_ms > big->freed_ms; older = older->link[HAK_BIG_AGE].next) newer = older;
+    big->link[HAK_BIG_AGE].prev = newer;
+    big->link[HAK_BIG_AGE].next = older;
+    *(newer != NULL ? &newer->link[HAK_BIG_AGE].next : &list->first) = big;
+    *(older != NULL ? &older->link[HAK_BIG_AGE].prev : &list->last) = big;
+}
+
 static void unlink_from(struct hak_big_list *list, struct hak_big *big, enum hak_big_order order) {
     struct hak_big *prev = big->link[order].prev, *next = big->link[order].next;
     *(prev != NULL ? &prev->link[order].next : &list->first) = next;
@@ -65,7 +74,7 @@ static void link_entry(struct hak_big *big) LOCKED {
     (big->zero ? append : push)(chain_of(big), big, HAK_BIG_CHAIN);
     (big->zero ? append : push)(&table.classes[big->class], big, HAK_BIG_CLASS);
     push(place_of(hak_load_rlx(&big->base)), big, HAK_BIG_PLACE);
-    push(ages_of(big), big, HAK_BIG_AGE);
+    insert_by_age(ages_of(big), big);
     table.entries++;
     table.mapped_bytes += hak_big_mapped(big);
     if (!big->zero) table.dirty_bytes += hak_big_mapped(big);
@@ -236,24 +245,27 @@ static void keep_chain_short(const struct hak_big_list *chain, struct hak_big_vi
     if (length > most) evict(victim, victims);
 }
 
-uint64_t hak_big_table_budget_locked(size_t held) {
-    return hak_budget(HAK_STORE_BIG, hak_load_rlx(&hak_big_mapped_bytes) - table.mapped_bytes - held);
+uint64_t hak_big_table_budget_locked(enum hak_budget_part part, size_t held) {
+    return hak_budget(HAK_STORE_BIG, part, hak_load_rlx(&hak_big_mapped_bytes) - table.mapped_bytes - held);
 }
 
-bool hak_big_table_is_spent_locked(void) { return table.dirty_bytes <= hak_big_table_budget_locked(0) / 8; }
+bool hak_big_table_is_spent_locked(void) {
+    return table.dirty_bytes <= hak_big_table_budget_locked(HAK_BUDGET_FLOOR, 0);
+}
 
 void hak_big_table_insert_locked(struct hak_big *big, struct hak_big_victims *victims) {
     big->class = hak_big_class_of(hak_big_mapped(big));
     big->hash = hak_big_hash(big->class, big->site);
     link_entry(big);
-    const uint64_t budget = hak_big_table_budget_locked(0); /* before others leave, who would pass for live */
+    const uint64_t budget = hak_big_table_budget_locked(HAK_BUDGET_ALL,
+                                                        0); /* before others leave, who would pass for live */
     keep_chain_short(chain_of(big), victims);
     while (table.mapped_bytes > hak_option(BIGCACHE_MAPPED)) evict(oldest(), victims);
     while (table.dirty_bytes > budget) displace(table.dirty.last, &victims->purge);
 }
 
 void hak_big_table_reclaim_locked(size_t most_bytes, unsigned most, struct hak_big_victims *victims) {
-    const uint64_t budget = hak_big_table_budget_locked(0) / 8;
+    const uint64_t budget = hak_big_table_budget_locked(HAK_BUDGET_FLOOR, 0);
     for (size_t bytes = 0; most != 0 && bytes < most_bytes && table.dirty_bytes > budget; most--) {
         bytes += hak_big_mapped(table.dirty.last);
         displace(table.dirty.last, &victims->purge);

@@ -11,6 +11,7 @@
 #define HAK_STORES_BIGCACHE_TABLE_H
 
 #include "base/sync.h"
+#include "pages/budget.h"
 #include "stores/block.h"
 
 #define HAK_BIG_BUCKETS_MIN 256
@@ -91,7 +92,7 @@ HAK_INLINE size_t hak_big_at_most(size_t bytes) { return bytes + bytes / 4; }
  * neighbours in the order of addresses, to be joined (those behind the first are linked by age). */
 struct hak_big *hak_big_table_take_locked(size_t bytes, size_t align, uintptr_t site) HAK_REQUIRES(hak_big_table.lock);
 /* What may be dirty: BIGCACHE_RESIDENT, or a share of what is live. `held` bytes are neither live nor in the table. */
-uint64_t hak_big_table_budget_locked(size_t held) HAK_REQUIRES(hak_big_table.lock);
+uint64_t hak_big_table_budget_locked(enum hak_budget_part part, size_t held) HAK_REQUIRES(hak_big_table.lock);
 /* Takes out the oldest dirty entries: about `most_bytes`, and at most `most`, as far as more than an eighth of the
  * budget is dirty. */
 void hak_big_table_reclaim_locked(size_t most_bytes, unsigned most, struct hak_big_victims *victims)

@@ -25,6 +25,12 @@ static bool looks_fit(const struct hak_l25_shard *shard, const struct hak_l25_wa
     return hak_load_rlx(&shard->best) >= want->slices;
 }
 
+/* A block is served whose memory is not resident. */
+static void count_fresh(size_t bytes) {
+    hak_budget_count(HAK_STORE_L25, (ptrdiff_t)bytes);
+    if (hak_budget_was_trimmed(HAK_STORE_L25) && hak_l25_is_spent()) hak_budget_retaken(HAK_STORE_L25, bytes);
+}
+
 /* What an allocation does with a shard that it has locked, and what it leaves for after the unlock. */
 static bool take_and_unlock(struct hak_l25_shard *shard, const struct hak_l25_want *want, struct hak_block *block)
     HAK_RELEASE(shard->lock) {
@@ -32,7 +38,7 @@ static bool take_and_unlock(struct hak_l25_shard *shard, const struct hak_l25_wa
     bool tick = hak_load_rlx(&shard->requests) % TICK_REQUESTS == 0;
     hak_l25_settle_locked(shard);
     hak_unlock(&shard->lock);
-    if (taken && block->zero) hak_budget_count_fresh(HAK_STORE_L25, block->bytes, hak_l25_is_spent());
+    if (taken && block->zero) count_fresh(block->bytes);
     if (tick) hak_l25_table_tick();
     return taken;
 }

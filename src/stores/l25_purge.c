@@ -26,12 +26,12 @@ void hak_l25_settle_locked(struct hak_l25_shard *shard) {
     if (is_much(shard->owed_live) || is_much(shard->owed_dirty)) pay_locked(shard);
 }
 
-/* More is dirty than `eighths` of the budget. */
-static bool is_over(unsigned eighths) {
+/* More is dirty than that part of the budget. */
+static bool is_over(enum hak_budget_part part) {
     int64_t dirty = hak_load_rlx(&dirty_slices), live = hak_load_rlx(&live_slices);
     if (dirty <= 0) return false;
-    const uint64_t budget = hak_budget(HAK_STORE_L25, (live > 0 ? (uint64_t)live : 0) * HAK_SLICE_BYTES);
-    return (uint64_t)dirty * HAK_SLICE_BYTES > budget / 8 * eighths;
+    const uint64_t live_bytes = (live > 0 ? (uint64_t)live : 0) * HAK_SLICE_BYTES;
+    return (uint64_t)dirty * HAK_SLICE_BYTES > hak_budget(HAK_STORE_L25, part, live_bytes);
 }
 
 /* Purges the runs of `mask`; the slices whose purge failed. */
@@ -80,18 +80,18 @@ static unsigned purge_oldest(struct hak_l25_shard *shard, uint64_t before_ms, bo
 /* False: nothing more is to be done elsewhere. */
 static bool trim_shard(struct hak_l25_shard *shard) {
     bool refused = false;
-    unsigned purged = 1;
-    while (purged != 0 && is_over(8) && !refused) {
+    for (unsigned purged; is_over(HAK_BUDGET_ALL) && !refused;) {
         purged = purge_oldest(shard, ANY_AGE, &refused);
-        hak_budget_count_trimmed(HAK_STORE_L25, purged * HAK_SLICE_BYTES);
+        if (purged == 0) break;
+        hak_budget_trimmed(HAK_STORE_L25, purged * HAK_SLICE_BYTES);
     }
-    return is_over(8) && !refused;
+    return is_over(HAK_BUDGET_ALL) && !refused;
 }
 
-bool hak_l25_is_spent(void) { return !is_over(1); }
+bool hak_l25_is_spent(void) { return !is_over(HAK_BUDGET_FLOOR); }
 
 void hak_l25_trim(struct hak_l25_shard *shard) {
-    if (!is_over(8) || hak_pages_purge_is_refused() || !trim_shard(shard)) return;
+    if (!is_over(HAK_BUDGET_ALL) || hak_pages_purge_is_refused() || !trim_shard(shard)) return;
     const uint32_t count = hak_l25_table_count();
     for (uint32_t i = 0; (i = hak_l25_table_next(i, count)) < count; i++)
         if (!trim_shard(hak_l25_table_shard(i))) return;
@@ -99,10 +99,10 @@ void hak_l25_trim(struct hak_l25_shard *shard) {
 
 size_t hak_l25_reclaim(size_t most_bytes) {
     size_t bytes = 0;
-    bool refused = !is_over(1) || hak_pages_purge_is_refused();
+    bool refused = !is_over(HAK_BUDGET_FLOOR) || hak_pages_purge_is_refused();
     const uint32_t count = hak_l25_table_count_now();
     for (uint32_t i = 0; !refused && (i = hak_l25_table_next(i, count)) < count; i++)
-        for (unsigned purged = 1; purged != 0 && !refused && bytes < most_bytes && is_over(1);) {
+        for (unsigned purged = 1; purged != 0 && !refused && bytes < most_bytes && is_over(HAK_BUDGET_FLOOR);) {
             purged = purge_oldest(hak_l25_table_shard(i), ANY_AGE, &refused);
             bytes += purged * HAK_SLICE_BYTES;
         }

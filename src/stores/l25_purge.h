@@ -13,7 +13,7 @@
 
 /* Adds what the shard owes to the sums, if it is much. */
 void hak_l25_settle_locked(struct hak_l25_shard *shard) HAK_REQUIRES(shard->lock);
-/* Of what the pool held dirty, no more than an eighth of its budget is left. */
+/* Of what the pool held dirty, no more than the floor of its budget is left. */
 bool hak_l25_is_spent(void);
 /* Purges the oldest chunks, this shard's first, until the dirty bytes are within the budget. No lock held. */
 void hak_l25_trim(struct hak_l25_shard *shard);

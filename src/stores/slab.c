@@ -85,7 +85,8 @@ struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_
         give_record(slab);
         return NULL;
     }
-    if (run.fresh) hak_budget_count_fresh(HAK_STORE_SLABS, slab_bytes(slab), run.spent);
+    if (run.fresh) hak_budget_count(HAK_STORE_SLABS, (ptrdiff_t)slab_bytes(slab));
+    if (run.retaken) hak_budget_retaken(HAK_STORE_SLABS, slab_bytes(slab));
     slab->base = run.ptr;
     slab->superslab = run.superslab;
     slab->first_slab = (uint8_t)run.first;

@@ -114,9 +114,8 @@ static void set_dirty_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRE
     else dirty_push_locked(s);
 }
 
-/* What may stay dirty, in eighths of the budget. */
-static uint64_t budget_slabs_locked(unsigned eighths) HAK_REQUIRES(pool_lock) {
-    return hak_budget(HAK_STORE_SLABS, pool.slabs_used * HAK_SLAB_BYTES) / HAK_SLAB_BYTES * eighths / 8;
+static bool is_over_locked(enum hak_budget_part part) HAK_REQUIRES(pool_lock) {
+    return pool.dirty_slabs * HAK_SLAB_BYTES > hak_budget(HAK_STORE_SLABS, part, pool.slabs_used * HAK_SLAB_BYTES);
 }
 
 /* ---- take and give ------------------------------------------------------------------------------------- */
@@ -135,7 +134,8 @@ static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned sl
                                  .superslab = s,
                                  .first = first,
                                  .fresh = fresh,
-                                 .spent = fresh && pool.dirty_slabs <= budget_slabs_locked(1)};
+                                 .retaken = fresh && hak_budget_was_trimmed(HAK_STORE_SLABS) &&
+                                            !is_over_locked(HAK_BUDGET_FLOOR)};
 }
 
 /* Of those that became dirty last, the one with the least room that has a dirty run: it is resident already, so that
@@ -220,7 +220,7 @@ void hak_superslab_give(struct hak_superslab *s, unsigned first, unsigned slabs)
         if (s->free_mask == ALL_SLABS) s->empty_since_ms = hak_sys_now_ms();
         set_dirty_locked(s, s->dirty_mask | mask);
         relist_locked(s);
-        if (pool.dirty_slabs > budget_slabs_locked(8)) hak_store_rlx(&over_budget, true);
+        if (is_over_locked(HAK_BUDGET_ALL)) hak_store_rlx(&over_budget, true);
     }
     hak_unlock(&pool_lock);
     if (!ours) hak_pages_purge(s->base + first * HAK_SLAB_BYTES, slabs * HAK_SLAB_BYTES);
@@ -244,15 +244,15 @@ static uint32_t purge_runs(struct hak_superslab *s, uint32_t mask) {
     return refused;
 }
 
-/* Purges the superslab that has been dirty longest, if it became so at `latest_ms` or before and more than `eighths` of
- * the budget are dirty. Returns the bytes given back; `*again` says whether another may follow. */
-static size_t purge_oldest(uint64_t latest_ms, unsigned eighths, bool *again) {
+/* Purges the superslab that has been dirty longest, if it became so at `latest_ms` or before and more is dirty than
+ * that part of the budget. Returns the bytes given back; `*again` says whether another may follow. */
+static size_t purge_oldest(uint64_t latest_ms, enum hak_budget_part part, bool *again) {
     *again = false;
     hak_lock(&pool_lock);
     struct hak_superslab *s = pool.dirty_first;
-    bool due = s != NULL && s->dirty_since_ms <= latest_ms && pool.dirty_slabs > budget_slabs_locked(eighths);
+    bool due = s != NULL && s->dirty_since_ms <= latest_ms && is_over_locked(part);
     if (!due) {
-        if (eighths == 8) hak_store_rlx(&over_budget, false);
+        if (part == HAK_BUDGET_ALL) hak_store_rlx(&over_budget, false);
         hak_unlock(&pool_lock);
         return 0;
     }
@@ -299,27 +299,31 @@ static bool unmap_one(uint64_t latest_ms, uint32_t keep) {
 
 void hak_superslab_relieve(void) {
     bool again = hak_load_rlx(&over_budget) && !hak_pages_purge_is_refused();
-    while (again) hak_budget_count_trimmed(HAK_STORE_SLABS, purge_oldest(ANY_AGE, 8, &again));
+    while (again) hak_budget_trimmed(HAK_STORE_SLABS, purge_oldest(ANY_AGE, HAK_BUDGET_ALL, &again));
 }
 
 size_t hak_superslab_reclaim(size_t most_bytes) {
     size_t bytes = 0;
     bool again = !hak_pages_purge_is_refused();
-    while (again && bytes < most_bytes) bytes += purge_oldest(ANY_AGE, 1, &again);
+    while (again && bytes < most_bytes) bytes += purge_oldest(ANY_AGE, HAK_BUDGET_FLOOR, &again);
+    return bytes;
+}
+
+static size_t purge_older(uint64_t latest_ms) {
+    size_t bytes = 0;
+    bool again = true;
+    while (again) bytes += purge_oldest(latest_ms, HAK_BUDGET_NONE, &again);
     return bytes;
 }
 
 void hak_superslab_decay(uint64_t now_ms) {
     uint64_t purge_delay = hak_option(PURGE_DELAY_MS), unmap_delay = hak_option(UNMAP_DELAY_MS);
-    bool again = now_ms >= purge_delay;
-    while (again) purge_oldest(now_ms - purge_delay, 0, &again);
+    if (now_ms >= purge_delay) purge_older(now_ms - purge_delay);
     while (now_ms >= unmap_delay && unmap_one(now_ms - unmap_delay, 1)) continue;
 }
 
 size_t hak_superslab_purge_all(void) {
-    size_t bytes = 0;
-    bool again = true;
-    while (again) bytes += purge_oldest(ANY_AGE, 0, &again);
+    const size_t bytes = purge_older(ANY_AGE);
     while (unmap_one(ANY_AGE, 0)) continue;
     return bytes;
 }

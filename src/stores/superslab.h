@@ -16,7 +16,7 @@ struct hak_slab_run {
     struct hak_superslab *superslab;
     unsigned first; /* granule in the superslab */
     bool fresh;     /* not resident, as far as is known */
-    bool spent;     /* and what is dirty elsewhere is no more than an eighth of the budget */
+    bool retaken;   /* and the pool has not much left that is dirty: hak_budget_retaken() is to be told */
 };
 
 /* Takes a run of `slabs` (1, 2, 4 or 8) granules, linking a fresh superslab where no other has room. */

@@ -105,10 +105,13 @@ static struct big_model_entry big_model_remove(struct big_model *model, unsigned
     return entry;
 }
 
-/* The oldest: the dirty one freed first or the clean one purged first. */
+/* The oldest: freed first; of several clean ones the one that was purged first. */
 static unsigned big_model_oldest(const struct big_model *model) {
-    const unsigned clean = model->dirty, dirty = model->dirty - 1;
+    const unsigned dirty = model->dirty - 1;
+    unsigned clean = model->dirty;
     if (clean == model->entries) return dirty;
+    for (unsigned i = clean; i < model->entries; i++)
+        if (model->cached[i].freed_ms < model->cached[clean].freed_ms) clean = i;
     return model->dirty != 0 && model->cached[dirty].freed_ms < model->cached[clean].freed_ms ? dirty : clean;
 }
 
@@ -158,7 +161,7 @@ static void big_model_purged(struct big_model *model, struct big_model_entry *pu
 static uint64_t big_model_budget(const struct big_model *model, size_t held) {
     uint64_t live = model->lost_bytes + held;
     for (unsigned i = 0; i < BIG_MODEL_LIVE; i++) live += model->live[i].ptr != NULL ? model->live[i].mapped : 0;
-    return hak_budget(HAK_STORE_BIG, live);
+    return hak_budget(HAK_STORE_BIG, HAK_BUDGET_ALL, live);
 }
 
 /* What the budgets and a full table make of an insertion. */

@@ -271,7 +271,8 @@ static void slab_model_relieve(struct slab_model *model) {
     hak_superslab_relieve();
     slab_model_account(&before);
     if (refused || slab_model_failed(model)) return;
-    expect(hak_superslab_stats().dirty_bytes <= hak_budget(HAK_STORE_SLABS, model->used * HAK_SLAB_BYTES));
+    expect(hak_superslab_stats().dirty_bytes <=
+           hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, model->used * HAK_SLAB_BYTES));
 }
 
 static void slab_model_decay(struct slab_model *model) {
