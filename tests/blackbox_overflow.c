@@ -8,11 +8,12 @@ struct slip {
     size_t past; /* 1 is the first byte past the end */
 };
 
-/* Sizes that leave slack in their class; the slack is watched. */
+/* Sizes that leave slack in their class, which is watched; and some that fill one. */
 static struct slip slips[] = {
     {1, 1},      {1, 15},     {7, 1},      {13, 2},      {20, 1},      {20, 5},       {100, 1},   {100, 3},
     {1000, 1},   {1001, 2},   {5000, 1},   {5000, 17},   {20001, 1},   {20001, 128},  {33333, 1}, {33333, 7},
-    {100001, 1}, {700001, 1}, {700001, 9}, {1500001, 1}, {3000001, 1}, {3000001, 15},
+    {100001, 1}, {700001, 1}, {700001, 9}, {1500001, 1}, {3000001, 1}, {3000001, 15}, {16, 1},    {64, 1},
+    {1024, 1},   {4096, 1},   {32768, 1},  {65536, 1},   {1 << 20, 1},
 };
 
 static void overflow_then_free(void *argument) {
