@@ -85,6 +85,28 @@ static void so_they_do_where_nothing_is_given_back(void **state) {
     assert_int_equal(hak_superslab_stats().superslabs, 0);
 }
 
+static void blocks_are_put_back_up_to_the_first_that_cannot_be(void **state) {
+    (void)state;
+    struct hak_slab *slab = take_slab(3);
+    enum hak_free_result result;
+    void *out[200];
+    hak_slab_take_blocks(slab, out, 200);
+    const struct {
+        void *ptr;
+        enum hak_free_result result;
+    } wrong[] = {{slab->base + GRANULE, HAK_FREE_OK},
+                 {slab->base - 64, HAK_FREE_OK},
+                 {slab->base + 16, HAK_FREE_NOT_START},
+                 {slab->base + 300 * 64, HAK_FREE_DOUBLE}};
+    for (unsigned i = 0; i < 4; i++) {
+        out[10 * i + 7] = wrong[i].ptr;
+        assert_int_equal(hak_slab_put_blocks(slab, out + 10 * i, 10, &result), 7);
+        assert_int_equal(result, wrong[i].result);
+        assert_int_equal(slab->free_count, slab->blocks - 200 + 7 * (i + 1));
+        assert_true(hak_slab_check(slab));
+    }
+}
+
 static void a_collection_names_a_block_that_was_free_already(void **state) {
     (void)state;
     struct hak_slab *slab = take_slab(3);
@@ -331,7 +353,8 @@ int main(void) {
         TEST(age_purges_first_and_unmaps_later_all_but_one),
         TEST(a_system_without_memory_gives_no_slab),
         TEST(a_pool_that_was_being_changed_is_set_aside_in_a_child),
-        cmocka_unit_test(a_collection_names_a_block_that_was_free_already), /* last: leaves its slab */
+        cmocka_unit_test(blocks_are_put_back_up_to_the_first_that_cannot_be), /* leaves its slab, too */
+        cmocka_unit_test(a_collection_names_a_block_that_was_free_already),   /* last: leaves its slab */
     };
     alarm(HANG_SECONDS);
     return cmocka_run_group_tests(tests, NULL, NULL);

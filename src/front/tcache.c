@@ -83,11 +83,12 @@ static void log_resize(unsigned c, uint32_t before, uint32_t after, uint32_t hig
 /* Puts the `count` oldest blocks of a bin back into their slabs. */
 static void flush(struct hak_heap *heap, unsigned c, uint32_t count) {
     void **base = heap->state[c].base;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < count;) {
         struct hak_region region = hak_region_lookup(base[i]);
         if (hak_unlikely(region.owner != hak_heap_tag(heap))) hak_misuse_late(base[i], HAK_MISUSE_FREE_MEMORY);
         struct hak_slab *slab = region.descriptor;
-        enum hak_free_result result = hak_slab_put_block(slab, base[i]);
+        enum hak_free_result result;
+        i += hak_slab_put_blocks(slab, base + i, count - i, &result);
         if (hak_unlikely(result == HAK_FREE_DOUBLE)) hak_misuse_late(base[i], HAK_MISUSE_DOUBLE_FREE);
         if (hak_unlikely(result == HAK_FREE_NOT_START)) hak_misuse_late(base[i], HAK_MISUSE_INTERIOR);
         if (!slab->listed || hak_slab_is_empty(slab)) hak_heap_settle(heap, slab);

@@ -116,33 +116,60 @@ size_t hak_slab_purge_all(void) { return hak_superslab_purge_all(); }
 
 /* ---- blocks -------------------------------------------------------------------------------------------- */
 
+/* The number of set bits from the lowest one on, without a gap. */
+static uint32_t run_of(uint64_t bits) {
+    const uint64_t rest = ~(bits >> __builtin_ctzll(bits));
+    return rest == 0 ? 64 : (uint32_t)__builtin_ctzll(rest);
+}
+
+/* Run by run: what was freed together, and a slab that is fresh, is taken in few steps. */
 uint32_t hak_slab_take_blocks(struct hak_slab *slab, void **out, uint32_t count) {
     uint64_t *free_bits = hak_slab_free_bits(slab);
     if (count > slab->free_count) count = slab->free_count;
     uint32_t w = slab->first_word;
-    for (uint32_t taken = 0; taken < count;) {
+    void **at = out + count;
+    while (at != out) {
         while (free_bits[w] == 0) w++;
-        char *word_base = slab->base + (size_t)w * 64 * slab->block_bytes;
-        uint64_t bits = free_bits[w];
-        for (; bits != 0 && taken < count; bits &= bits - 1)
-            out[count - ++taken] = word_base + (size_t)__builtin_ctzll(bits) * slab->block_bytes;
-        free_bits[w] = bits;
+        const uint32_t first = (uint32_t)__builtin_ctzll(free_bits[w]), left = (uint32_t)(at - out);
+        uint32_t run = run_of(free_bits[w]);
+        if (run > left) run = left;
+        free_bits[w] &= ~(UINT64_MAX >> (64 - run) << first);
+        char *ptr = slab->base + (size_t)(w * 64 + first) * slab->block_bytes;
+        for (void **end = at - run; at != end; ptr += slab->block_bytes) *--at = ptr;
     }
     slab->first_word = (uint16_t)w;
     slab->free_count -= count;
     return count;
 }
 
-enum hak_free_result hak_slab_put_block(struct hak_slab *slab, const void *ptr) {
-    uint32_t index = hak_slab_index(slab, ptr);
-    if (hak_unlikely(index == HAK_NO_BLOCK)) return HAK_FREE_NOT_START;
-    uint32_t w = index / 64;
-    uint64_t bit = (uint64_t)1 << (index % 64), *word = &hak_slab_free_bits(slab)[w];
-    if (hak_unlikely((*word & bit) != 0)) return HAK_FREE_DOUBLE;
-    *word |= bit;
-    slab->free_count++;
-    if (w < slab->first_word) slab->first_word = (uint16_t)w;
-    return HAK_FREE_OK;
+uint32_t hak_slab_put_blocks(struct hak_slab *slab, void *const *ptrs, uint32_t count, enum hak_free_result *result) {
+    uint64_t *free_bits = hak_slab_free_bits(slab);
+    const size_t bytes = slab_bytes(slab);
+    uint32_t put = 0, first_word = slab->first_word;
+    *result = HAK_FREE_OK;
+    for (; put < count && (size_t)((char *)ptrs[put] - slab->base) < bytes; put++) {
+        const uint32_t index = hak_slab_index(slab, ptrs[put]), w = index / 64;
+        const uint64_t bit = (uint64_t)1 << (index % 64);
+        if (hak_unlikely(index == HAK_NO_BLOCK)) {
+            *result = HAK_FREE_NOT_START;
+            break;
+        }
+        if (hak_unlikely((free_bits[w] & bit) != 0)) {
+            *result = HAK_FREE_DOUBLE;
+            break;
+        }
+        free_bits[w] |= bit;
+        if (w < first_word) first_word = w;
+    }
+    slab->free_count += put;
+    slab->first_word = (uint16_t)first_word;
+    return put;
+}
+
+enum hak_free_result hak_slab_put_block(struct hak_slab *slab, void *ptr) {
+    enum hak_free_result result;
+    hak_slab_put_blocks(slab, &ptr, 1, &result);
+    return result;
 }
 
 uint32_t hak_slab_collect(struct hak_slab *slab) {

@@ -87,8 +87,11 @@ void hak_slab_adopt(struct hak_slab *slab, void *owner, uint32_t owner_tag);
 /* By the owner: takes up to `count` blocks, lowest address last, so that a stack hands them out in address order.
  * Returns how many. */
 uint32_t hak_slab_take_blocks(struct hak_slab *slab, void **out, uint32_t count);
-/* By the owner: puts a block back. Says if it was no block, or free already. */
-enum hak_free_result hak_slab_put_block(struct hak_slab *slab, const void *ptr);
+/* By the owner: puts blocks back as long as they lie in this slab. Returns how many; `*result` says what is wrong with
+ * the next one, if it is no block, or free already. */
+uint32_t hak_slab_put_blocks(struct hak_slab *slab, void *const *ptrs, uint32_t count, enum hak_free_result *result);
+/* The same for one that does. */
+enum hak_free_result hak_slab_put_block(struct hak_slab *slab, void *ptr);
 /* By the owner: collects what others have freed. Returns the first block that was freed twice, or HAK_NO_BLOCK. */
 uint32_t hak_slab_collect(struct hak_slab *slab);
 /* By any thread: frees the blocks of bitmap word `word` that are set in `bits`. Returns those freed already. */

@@ -178,9 +178,14 @@ static void slab_model_adopt(struct slab_model_slab *s, unsigned which) {
 
 static void slab_model_give_slab(struct slab_model *model, struct slab_model_slab *s) {
     slab_model_collect(s);
+    static void *out[HAK_SLAB_BYTES / HAK_MIN_ALIGN + 1];
+    uint32_t count = 0;
     for (uint32_t i = 0; i < s->slab->blocks; i++)
-        if (s->places[i] == SLAB_MODEL_OUT)
-            expect_equal(hak_slab_put_block(s->slab, slab_model_block(s, i)), HAK_FREE_OK);
+        if (s->places[i] == SLAB_MODEL_OUT) out[count++] = slab_model_block(s, i);
+    out[count] = s->slab->base + s->slab->slabs * HAK_SLAB_BYTES; /* what lies in another is left alone */
+    enum hak_free_result result;
+    expect_equal(hak_slab_put_blocks(s->slab, out, count + 1, &result), count);
+    expect_equal(result, HAK_FREE_OK);
     char *base = s->slab->base;
     slab_model_expect_fresh(s->slab, s->slab->size_class, hak_region_lookup(base).owner);
     slab_model_leave(model, &s->run);
