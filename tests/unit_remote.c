@@ -83,6 +83,32 @@ static void no_delivery_is_lost_while_the_owner_collects(void **state) {
         succeeds(deliver_while_it_is_collected, (void *)(uintptr_t)&meetings[i]);
 }
 
+/* ---- one delivery of blocks of many slabs ------------------------------------------------------------------------ */
+
+/* Each from another granule than the one before it, and many to a delivery. */
+static void *free_all_over(void *argument) {
+    (void)argument;
+    for (unsigned i = 0; i < BLOCKS; i++) hak_tcache_free(blocks[i * 37 % BLOCKS], "free");
+    return NULL;
+}
+
+static void free_blocks_of_many_slabs(void *argument) {
+    pthread_t freer;
+    (void)argument;
+    hak_store_rlx(&hak_options.REMOTE_BYTES, 1 << 30);
+    for (unsigned i = 0; i < BLOCKS; i++) blocks[i] = take(i < BLOCKS / 2 ? CLASS_32K : CLASS_1024);
+    start_thread(&freer, free_all_over, NULL);
+    must(pthread_join(freer, NULL) == 0);
+    hak_remote_collect(hak_tls_heap);
+    must(live_blocks() == 0);
+    must(hak_heap_check());
+}
+
+static void blocks_of_many_slabs_go_out_together(void **state) {
+    (void)state;
+    succeeds(free_blocks_of_many_slabs, NULL);
+}
+
 /* ---- a delivery to a heap that is being parked ----------------------------------------------------------------- */
 
 static struct {
@@ -169,6 +195,7 @@ static void a_delivered_bit_ends_the_use_of_the_block(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_delivery_is_lost_while_the_owner_collects),
+        cmocka_unit_test(blocks_of_many_slabs_go_out_together),
         cmocka_unit_test(a_heap_is_not_parked_with_a_delivery_in_its_inbox),
         cmocka_unit_test(a_delivered_bit_ends_the_use_of_the_block),
     };

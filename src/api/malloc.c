@@ -58,12 +58,13 @@ extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) 
 /* What is another thread's goes into the outgoing buffer as long as there is room. A thread that has a heap knows by
  * the tag that the slab is not its own (region.h). */
 HAK_INLINE bool free_remote_try(void *ptr) {
-    if (HAK_EXACT) return false;
+    if (HAK_EXACT || !HAK_REGION_LOOKUP || hak_is_misaligned(ptr)) return false;
     struct hak_heap *heap = hak_tls_heap;
-    if (heap->kind != HAK_HEAP_REAL || hak_is_misaligned(ptr)) return false;
-    struct hak_region region = hak_region_lookup(ptr);
-    if (region.owner == 0 || region.owner == hak_heap_tag(heap)) return false;
-    return hak_remote_free_try(heap, ptr, hak_class_bytes(region.kind / 2));
+    const size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
+    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return false;
+    const uint64_t tag = hak_load_rlx(&heap->window[granule]);
+    if (hak_tag_owner(tag) == 0 || hak_tag_owner(tag) == hak_heap_tag(heap)) return false;
+    return hak_remote_free_try(heap, ptr, hak_class_bytes(hak_tag_kind(tag) / 2));
 }
 
 static HAK_NOINLINE void free_slow(void *ptr) {

@@ -3,8 +3,6 @@
 
 #include "base/log.h"
 
-#include <string.h>
-
 /* ---- inboxes ------------------------------------------------------------------------------------------- */
 
 /* Pushes a slab, whose queued flag the caller has set, to the inbox of its owner. If it has none any more (it was
@@ -51,43 +49,6 @@ void hak_remote_collect(struct hak_heap *heap) {
 
 /* ---- delivery ------------------------------------------------------------------------------------------ */
 
-/* The blocks of a batch by the granule that they lie in, in the order in which they came: a list for each. */
-struct groups {
-    uint32_t count;
-    uint32_t granule[HAK_OUTGOING_MAX];
-    uint8_t first[HAK_OUTGOING_MAX], last[HAK_OUTGOING_MAX]; /* of a group: blocks of the batch */
-    uint8_t next[HAK_OUTGOING_MAX];                          /* of a block: the next of its group */
-    uint8_t table[2 * HAK_OUTGOING_MAX];                     /* by hash: a group, plus 1; 0: none */
-};
-#define HASH_SHIFT 25 /* leaves as many bits as the table has */
-static_assert(sizeof((struct groups *)NULL)->table == (size_t)1 << (32 - HASH_SHIFT), "the hash names its entries");
-static_assert(HAK_ADDRESS_BITS - HAK_GRANULE_SHIFT <= 32, "a granule has a number of 32 bits");
-
-/* The group of a granule, perhaps a fresh one without blocks. */
-HAK_INLINE uint32_t group_of(struct groups *groups, uint32_t granule, bool *fresh) {
-    uint32_t at = granule * 2654435761U >> HASH_SHIFT;
-    for (;; at = (at + 1) % (2 * HAK_OUTGOING_MAX)) {
-        *fresh = groups->table[at] == 0;
-        if (*fresh) break;
-        if (groups->granule[groups->table[at] - 1] == granule) return groups->table[at] - 1U;
-    }
-    groups->granule[groups->count] = granule;
-    groups->table[at] = (uint8_t)++groups->count;
-    return groups->count - 1;
-}
-
-static void divide(struct groups *groups, void *const *ptrs, uint32_t count) {
-    groups->count = 0;
-    memset(groups->table, 0, sizeof groups->table);
-    for (uint32_t i = 0; i < count; i++) {
-        bool fresh;
-        uint32_t g = group_of(groups, (uint32_t)((uintptr_t)ptrs[i] >> HAK_GRANULE_SHIFT), &fresh);
-        if (fresh) groups->first[g] = (uint8_t)i;
-        else groups->next[groups->last[g]] = (uint8_t)i;
-        groups->last[g] = (uint8_t)i;
-    }
-}
-
 /* The slab of a block that is on its way; ends the process if it cannot be one. */
 static struct hak_slab *slab_of(const void *ptr) {
     struct hak_region region = hak_region_lookup(ptr);
@@ -108,35 +69,52 @@ static void put_word(struct hak_slab *slab, uint32_t word, uint64_t bits) {
     hak_misuse_late(slab->base + (size_t)index * slab->block_bytes, HAK_MISUSE_DOUBLE_FREE);
 }
 
-/* Delivers one group: its blocks mostly come in the order of addresses, so that few words take many of them. */
-static void deliver_group(void *const *ptrs, const struct groups *groups, uint32_t g) {
-    uint32_t i = groups->first[g];
-    struct hak_slab *slab = slab_of(ptrs[i]);
-    uint32_t index = index_in(slab, ptrs[i]), word = index / 64;
-    uint64_t bits = (uint64_t)1 << (index % 64);
-    while (i != groups->last[g]) {
-        i = groups->next[i];
-        index = index_in(slab, ptrs[i]);
-        if (index / 64 != word) {
-            put_word(slab, word, bits);
-            word = index / 64;
-            bits = 0;
+/* Blocks of one granule and one word of its slab's bitmap that are not delivered yet. */
+struct pending {
+    struct hak_slab *slab;
+    uint32_t granule, word; /* granule 0: none */
+    uint64_t bits;
+};
+#define PENDING_SHIFT 6
+#define HASH_FACTOR 2654435761U /* 2^32 over the golden ratio */
+static_assert(HAK_ADDRESS_BITS - HAK_GRANULE_SHIFT <= 32, "a granule has a number of 32 bits");
+
+static void send(struct pending *pending) {
+    put_word(pending->slab, pending->word, pending->bits);
+    notify_owner(pending->slab);
+}
+
+/* Blocks of one slab mostly come in the order of addresses, so that few words take many of them. Where two slabs fall
+ * together, the one that came first is told of its blocks at once. */
+static void deliver(void *const *ptrs, uint32_t count) {
+    struct pending table[1 << PENDING_SHIFT];
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) table[i].granule = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t granule = (uint32_t)((uintptr_t)ptrs[i] >> HAK_GRANULE_SHIFT);
+        struct pending *pending = &table[granule * HASH_FACTOR >> (32 - PENDING_SHIFT)];
+        if (pending->granule != granule) {
+            if (pending->granule != 0) send(pending);
+            *pending = (struct pending){.slab = slab_of(ptrs[i]), .granule = granule};
         }
-        uint64_t bit = (uint64_t)1 << (index % 64);
-        if (hak_unlikely((bits & bit) != 0)) hak_misuse_late(ptrs[i], HAK_MISUSE_DOUBLE_FREE);
-        bits |= bit;
+        const uint32_t index = index_in(pending->slab, ptrs[i]);
+        const uint64_t bit = (uint64_t)1 << (index % 64);
+        if (index / 64 != pending->word) {
+            if (pending->bits != 0) put_word(pending->slab, pending->word, pending->bits);
+            pending->word = index / 64;
+            pending->bits = 0;
+        }
+        if (hak_unlikely((pending->bits & bit) != 0)) hak_misuse_late(ptrs[i], HAK_MISUSE_DOUBLE_FREE);
+        pending->bits |= bit;
     }
-    put_word(slab, word, bits);
-    notify_owner(slab);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (table[i].granule != 0) send(&table[i]);
 }
 
 void hak_remote_deliver(struct hak_heap *heap) {
     uint32_t count = hak_load_rlx(&heap->outgoing_count);
     if (count == 0) return;
     bool was_busy = hak_heap_enter(heap);
-    struct groups groups;
-    divide(&groups, heap->outgoing, count);
-    for (uint32_t g = 0; g < groups.count; g++) deliver_group(heap->outgoing, &groups, g);
+    deliver(heap->outgoing, count);
     hak_store_rlx(&heap->outgoing_count, 0);
     heap->outgoing_bytes = 0;
     hak_count_by_owner(&heap->remote_frees, count);

@@ -335,6 +335,7 @@ void hak_tcache_free(void *ptr, const char *function) {
      * until a moment ago, and what it read before would tell it that the slab is its own. */
     struct hak_region region = hak_region_lookup(ptr);
     if (region.owner != hak_heap_tag(heap)) {
+        if (heap->window == NULL) hak_heap_look_at(heap, ptr); /* a thread that only frees needs one, too */
         hak_remote_free(heap, ptr, hak_class_bytes(region.kind / 2));
         return;
     }
