@@ -184,6 +184,7 @@ build/t/checked/%: $(REL)/tests/% $(REL)/libhakmem-checked.so Makefile
 build/t/bats/%: tests/%.bats Makefile
 	$(call script,,bats --tap $<)
 build/t/bats/bigcache: $(addprefix $(REL)/bench/bigcache_,growth load record) build/valgrind/libhakmem-valgrind.so
+build/t/bats/counts: $(REL)/bench/counts
 build/t/bats/l25: $(addprefix $(REL)/bench/,l25_churn l25_record sim_shards)
 build/t/lint/%: Makefile ci/check.sh
 	$(call script,,ci/check.sh "lint: $*" make lint-$*)

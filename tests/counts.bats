@@ -1,0 +1,38 @@
+#!/usr/bin/env bats
+# Instructions of a call of malloc or free, its share of the slow paths included, as callgrind counts them: no later
+# change may lose unseen what these paths have gained. What a hit takes is read from the machine code: make lint.
+
+# per_call FUNCTION local|remote SIZE: instructions, in tenths
+per_call() {
+    local collected
+    collected=$(LD_PRELOAD=$HAK_BUILD/libhakmem.so valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+        --toggle-collect="$1" "$HAK_BUILD/bench/counts" "$2" 10000 "$3" 10 2>&1 | sed -n 's/.*Collected : //p')
+    [ "${collected:-0}" -gt 1000000 ] # 10 at least: else the calls were not seen
+    echo $((collected / 10000))
+}
+
+# at_most TENTHS FUNCTION local|remote SIZE
+at_most() {
+    local tenths
+    tenths=$(per_call "${@:2}")
+    echo "# $2, $3, $4 bytes: $((tenths / 10)).$((tenths % 10)) instructions, at most $(($1 / 10))" >&3
+    [ "$tenths" -le "$1" ]
+}
+
+@test "malloc with its refills takes 25 instructions at most" {
+    at_most 250 malloc local 64
+    at_most 250 malloc local 16
+}
+
+@test "malloc that collects what others freed takes no more" {
+    at_most 250 malloc remote 64
+}
+
+@test "free with its flushes takes 50 instructions at most" {
+    at_most 500 free local 64
+    at_most 500 free local 16
+}
+
+@test "free of another thread's block takes 110 instructions at most, with its delivery" {
+    at_most 1100 free remote 64
+}
