@@ -15,6 +15,7 @@ chapters=(
     "## 6 TLS cache: adaptive sizing and pre-warm"
     "## 7 SuperSlab expansion and 4-thread stability"
     "## 8 Phase 7"
+    "## 9 Raw data"
 )
 
 setup() { cd "$BATS_TEST_TMPDIR" || return 1; }
@@ -57,6 +58,7 @@ has_chapters() {
     has_chapters docs/$document
     for name in "${parts[@]}"; do
         [ -s "docs/report/$name.tsv" ]
+        grep -qxF -- "- [$name.tsv](report/$name.tsv)" docs/$document
         grep -qxF "This is $name, see [it](report/$name.tsv)." docs/$document
         grep -qxF "| work on $name | speed | 1 | 2 | +100 % |" docs/$document
         grep -qxF "| memory of $name | 4 | 3 | -25 % |" docs/$document
