@@ -127,7 +127,7 @@ static void blocks_left_by_short_threads_are_freed_by_later_ones(void **state) {
     size_t after = life_rss();
     print_message("# rss: %zu KiB after 2,000 threads, %zu KiB after 10,000\n", before >> 10, after >> 10);
     assert_int_equal(life_table_close(&table), 0);
-    assert_true(after <= before + before / 2);
+    assert_true(after <= 2 * before);
 }
 
 enum { LEFT_BLOCKS = 64 };
