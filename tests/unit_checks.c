@@ -72,6 +72,7 @@ static void each_fault_of_a_shard_is_found(void **state) {
     FINDS(hak_l25_check(), chunk->shard, NULL);
     FINDS(hak_l25_check(), chunk->generation, shard->generation + 1);
     FINDS(hak_l25_check(), chunk->prev, chunk);
+    FINDS(hak_l25_check(), shard->lists[list]->prev, shard->lists[list]); /* the first does not lead to the last */
     FINDS(hak_l25_check(), chunk->list, (uint8_t)(list - 1));
     FINDS(hak_l25_check(), chunk->aging, false);
     FINDS(hak_l25_check(), shard->chunks, 1);

@@ -605,6 +605,23 @@ static void purge_what_is_set_aside(void *argument) {
     must(hak_big_stats().mapped_bytes == 0 && hak_big_stats().entries == 0 && hak_big_check());
 }
 
+/* Purged at once, for it is over the budget alone, and then there are no buckets to be had. */
+static void cache_without_buckets(void *argument) {
+    (void)argument;
+    set_option(BIGCACHE_RESIDENT, HAK_MIB);
+    set_option(RETAIN_PERCENT, 0);
+    void *ptr = cached_block(1);
+    use_up_metadata();
+    free_big(ptr);
+    must(hak_region_lookup(ptr).kind == HAK_KIND_NONE);
+    must(hak_big_stats().mapped_bytes == 0 && hak_big_stats().entries == 0 && hak_big_check());
+}
+
+static void without_buckets_nothing_is_cached(void **state) {
+    (void)state;
+    succeeds(cache_without_buckets);
+}
+
 static void what_happens_to_the_cache_meanwhile_is_minded(void **state) {
     (void)state;
     succeeds(make_buckets_twice_at_once);
@@ -629,6 +646,7 @@ int main(void) {
         cmocka_unit_test(a_block_that_cannot_be_entered_at_its_new_place_stays),
         cmocka_unit_test(without_memory_the_table_of_shards_begins_with_64),
         cmocka_unit_test(two_that_double_the_shards_at_once_do_it_once),
+        cmocka_unit_test(without_buckets_nothing_is_cached),
         cmocka_unit_test(what_happens_to_the_cache_meanwhile_is_minded),
     };
     shared_block = mmap(NULL, sizeof *shared_block, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
