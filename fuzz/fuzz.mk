@@ -1,5 +1,5 @@
 # The fuzz targets, fuzz/fuzz_*.c: each is built once per configuration with driver.c, which replays files, and for
-# libFuzzer in the configurations fuzz and fuzztsan. README.md says how to run them and how to add one.
+# libFuzzer in the configurations fuzz, fuzztsan and fuzzubsan. README.md says how to run them and how to add one.
 
 FUZZ_TARGETS := $(sort $(basename $(notdir $(wildcard fuzz/fuzz_*.c))))
 # A first line `/* fuzz: ops model ... */` names the files of fuzz/ that a target is linked with.
@@ -8,7 +8,7 @@ $(foreach t,$(FUZZ_TARGETS),$(eval $(t)_WITH := $(call fuzz_with,$(t))))
 
 # Where the corpus is replayed: every target in each of these, as far as the tool can judge it.
 REPLAY_CONFIGS := debug strict asan tsan msan ubsan valgrind
-ENGINE_CONFIGS := fuzz fuzztsan
+ENGINE_CONFIGS := fuzz fuzztsan fuzzubsan
 AFL_CONFIGS    := afl aflasan aflcmplog
 # Threads and forks are nothing for Memcheck's one thread at a time; what a planted misuse does is nothing for tsan,
 # msan and Memcheck to judge.
@@ -67,15 +67,19 @@ TARGET    ?=
 FUZZ_TIME ?= 60
 ENGINE    ?= libfuzzer
 SANITIZER ?= asan
-FUZZ_CONFIG := $(if $(filter tsan,$(SANITIZER)),fuzztsan,fuzz)
+FUZZ_CONFIG_asan  := fuzz
+FUZZ_CONFIG_tsan  := fuzztsan
+FUZZ_CONFIG_ubsan := fuzzubsan
+FUZZ_CONFIG := $(or $(FUZZ_CONFIG_$(SANITIZER)),fuzz)
 # fuzz_schedule is built by fuzz/sched/sched.mk, for ASan only: fibers are nothing for TSan.
 FUZZ_ALL    := $(FUZZ_TARGETS) $(if $(filter fuzz,$(FUZZ_CONFIG)),fuzz_schedule)
 FUZZ_CHOSEN := $(if $(TARGET),$(filter $(TARGET),$(FUZZ_ALL)),$(FUZZ_ALL))
 
-fuzz: fuzz-$(ENGINE)  ## fuzz all targets, FUZZ_TIME=60 seconds each; TARGET=, ENGINE=libfuzzer|afl, SANITIZER=asan|tsan
+fuzz: fuzz-$(ENGINE)  ## fuzz all targets, FUZZ_TIME=60 seconds each; TARGET=, ENGINE=libfuzzer|afl, SANITIZER=asan|tsan|ubsan
 
 fuzz-libfuzzer: $(FUZZ_CHOSEN:%=build/$(FUZZ_CONFIG)/fuzz/%) build/debug/fuzz/show
-	@$(if $(FUZZ_CHOSEN),,echo "no fuzz target is called '$(TARGET)'; there are: $(FUZZ_ALL)" >&2; exit 2;) \
+	@$(if $(FUZZ_CONFIG_$(SANITIZER)),,echo "SANITIZER is asan, tsan or ubsan, not '$(SANITIZER)'" >&2; exit 2;) \
+	$(if $(FUZZ_CHOSEN),,echo "no fuzz target is called '$(TARGET)'; there are: $(FUZZ_ALL)" >&2; exit 2;) \
 	FUZZ_TIME='$(FUZZ_TIME)' CONFIG=$(FUZZ_CONFIG) ENVIRONMENT='$($(FUZZ_CONFIG)_ENV)' fuzz/run.sh $(FUZZ_CHOSEN)
 
 # AFL++ loads the mutator as a library.

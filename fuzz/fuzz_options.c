@@ -150,12 +150,24 @@ static void want_order(const char *min_name, const char *max_name) {
     wanted_lines += min->seen;
 }
 
+static void want_power_of_two(const char *name) {
+    struct value *value = value_of(name);
+    uint64_t rounded = value->number;
+    while ((rounded & (rounded - 1)) != 0) rounded &= rounded - 1;
+    if (rounded == value->number) return;
+    value->number = rounded;
+    wanted_lines += value->seen;
+}
+
 static void want_all(char **env) {
     wanted_lines = 0;
     for (size_t i = 0; i < COUNT(options); i++) wanted[i] = (struct value){.number = options[i].def};
     for (; *env != NULL; env++) want(*env);
     want_order("TLS_SLOTS_MIN", "TLS_SLOTS_MAX");
     want_order("L25_SHARDS_MIN", "L25_SHARDS_MAX");
+    want_power_of_two("L25_SHARDS_MIN");
+    want_power_of_two("L25_SHARDS_MAX");
+    want_power_of_two("BIGCACHE_BUCKETS_MAX");
     if (value_of("HELP")->number != 0) wanted_lines += COUNT(options) + 1;
 }
 

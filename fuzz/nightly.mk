@@ -6,7 +6,8 @@
 #   fuzz     fuzz target NAME by libFuzzer           explore  build/CONFIGURATION/sched/sched NAME, fresh seeds
 #   soak     the long forms of tests
 # A part gets the share of the time that its weight is of all weights.
-NIGHTLY_LEGS := $(foreach t,$(FUZZ_TARGETS),fuzz|2|fuzz|$(t)) fuzz|4|fuzztsan|fuzz_threads fuzz|4|schedfuzz|fuzz_schedule \
+NIGHTLY_LEGS := $(foreach t,$(FUZZ_TARGETS),fuzz|2|fuzz|$(t)) fuzz|4|fuzztsan|fuzz_threads $(foreach t,api faults threads,fuzz|2|fuzzubsan|fuzz_$(t)) \
+                fuzz|4|schedfuzz|fuzz_schedule \
                 explore|3|sched|pct explore|1|sched|random explore|1|schedasan|random explore|2|schedtsan|pct soak|6|soak|long
 space := $(subst ,, )
 nightly-legs:

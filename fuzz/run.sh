@@ -12,6 +12,13 @@ shopt -s nullglob
 cd "$(dirname "$0")/.."
 : "${FUZZ_TIME:=60}" "${CONFIG:=fuzz}" "${ENVIRONMENT:=}" "${MAX_LEN:=2048}" "${KEEP:=build/fuzz-corpus}" "${MINIMISE_TIME:=20}"
 read -ra environment <<<"$ENVIRONMENT"
+if [[ ! $FUZZ_TIME =~ ^[1-9][0-9]{0,8}$ ]]; then
+    echo "FUZZ_TIME=$FUZZ_TIME: not a whole number of seconds" >&2
+    exit 2
+fi
+engine=()
+# The tool itself makes a report of an abort: libFuzzer's handler would hang in it.
+if [ "$CONFIG" = fuzztsan ]; then engine=(-handle_abrt=0); fi
 logs=${LOGS:-build/fuzz-logs}
 table=$logs/table
 findings=$logs/findings
@@ -48,7 +55,7 @@ save() {
 # Goes on after a finding, as often as FINDINGS_MAX allows.
 FINDINGS_MAX=3
 fuzz_one() {
-    local target=$1 log figures=$logs/figures artifacts end runs=0 found=0 left r rate cov corpus artifact
+    local target=$1 log figures=$logs/figures artifacts end runs=0 found=0 left r rate=0 cov=0 corpus=0 artifact status
     artifacts=$logs/$target-artifacts
     mkdir -p "$KEEP/$target" "$artifacts"
     rm -f "$logs/$target.series"
@@ -57,13 +64,18 @@ fuzz_one() {
         log=$logs/$target-$found.log
         rm -f "$artifacts"/*
         env "${environment[@]}" timeout -k 10 $((left + 60)) "build/$CONFIG/fuzz/$target" -max_total_time="$left" \
-            -max_len="$MAX_LEN" -timeout=25 -rss_limit_mb=4096 -artifact_prefix="$artifacts/" \
+            -max_len="$MAX_LEN" -timeout=25 -rss_limit_mb=4096 -artifact_prefix="$artifacts/" "${engine[@]}" \
             "$KEEP/$target" corpus/"$target"/ </dev/null 2>&1 | watch "$target" "$log" "$figures" "$end" "$found"
+        status=${PIPESTATUS[0]}
         read -r r rate cov corpus <"$figures"
         runs=$((runs + r))
         artifact=$(find "$artifacts" -type f | head -n 1)
-        if [ -z "$artifact" ]; then break; fi
+        if [ -z "$artifact" ] && [ "$status" -eq 0 ]; then break; fi
         found=$((found + 1))
+        if [ -z "$artifact" ]; then
+            printf '%s: ended with status %d, and left no input: see %s\n' "$target" "$status" "$log" >>"$findings"
+            break
+        fi
         save "$target" "$artifact" "$log"
     done
     printf '%s %d %d %d %d %d\n' "$target" "$runs" "$rate" "$cov" "$corpus" "$found" >>"$table"

@@ -8,6 +8,6 @@ fuzztsan_SWITCHES := HAK_DEBUG=1 HAK_TSAN=1 HAK_TEST=1
 fuzztsan_FLAGS    := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,thread \
                      -fsanitize-coverage-ignorelist=sanitizer/coverage.ignore
 fuzztsan_LDFLAGS  := -fsanitize=thread
-fuzztsan_ENV      := TSAN_OPTIONS=halt_on_error=1:external_symbolizer_path=/usr/bin/llvm-symbolizer-14
+fuzztsan_ENV      := TSAN_OPTIONS=halt_on_error=1:handle_abort=1:external_symbolizer_path=/usr/bin/llvm-symbolizer-14
 fuzztsan_WRAP     :=
 fuzztsan_KINDS    :=

@@ -160,6 +160,16 @@ static void leave_parked_two(void) {
     make_one_and_drop(); /* the caller has a heap of its own */
     run_and_end_before_others(leave_two);
 }
+/* The record's second life has remote frees, too. */
+static uint64_t *_Atomic handed_over; /* relaxed: the allocator must order what happens to the block */
+static void drop_1_and_hand_one_over(void) {
+    drop(left[1]);
+    atomic_store_explicit(&handed_over, make(SMALL), memory_order_relaxed);
+}
+static void drop_what_was_handed_over(void) {
+    uint64_t *block = atomic_exchange_explicit(&handed_over, NULL, memory_order_relaxed);
+    if (block != NULL) hak_free(block);
+}
 static void drop_1_and_keep_one(void) {
     drop(left[1]);
     left[2] = make(SMALL);
@@ -414,6 +424,11 @@ const struct kernel kernels[] = {
      .setup = leave_parked_two,
      .program = {.threads = 2, .body = {drop_0, drop_1_and_keep_one}},
      .check = drop_2},
+    {.name = "late_push_again",
+     .what = "the same, and a remote free into the second life of the record",
+     .setup = leave_parked_two,
+     .program = {.threads = 3, .body = {drop_0, drop_1_and_hand_one_over, drop_what_was_handed_over}},
+     .check = drop_what_was_handed_over},
     {.name = "slab_records",
      .what = "records of slabs: taken and given by two threads",
      .setup = two_slab_records,
