@@ -164,11 +164,18 @@ static void leave_parked_two(void) {
 static uint64_t *_Atomic handed_over; /* relaxed: the allocator must order what happens to the block */
 static void drop_1_and_hand_one_over(void) {
     drop(left[1]);
+    sched_yield_here(); /* without the slab, and without its successor */
     atomic_store_explicit(&handed_over, make(SMALL), memory_order_relaxed);
 }
-static void drop_what_was_handed_over(void) {
+static void drop_handed_over(void) {
     uint64_t *block = atomic_exchange_explicit(&handed_over, NULL, memory_order_relaxed);
     if (block != NULL) hak_free(block);
+}
+/* With a heap of its own, which it would else take over from the thread that hands the block over. */
+static void have_a_heap_and_drop_handed_over(void) {
+    hak_free(hak_malloc(512));
+    sched_yield_here();
+    drop_handed_over();
 }
 static void drop_1_and_keep_one(void) {
     drop(left[1]);
@@ -427,8 +434,8 @@ const struct kernel kernels[] = {
     {.name = "late_push_again",
      .what = "the same, and a remote free into the second life of the record",
      .setup = leave_parked_two,
-     .program = {.threads = 3, .body = {drop_0, drop_1_and_hand_one_over, drop_what_was_handed_over}},
-     .check = drop_what_was_handed_over},
+     .program = {.threads = 3, .body = {drop_0, drop_1_and_hand_one_over, have_a_heap_and_drop_handed_over}},
+     .check = drop_handed_over},
     {.name = "slab_records",
      .what = "records of slabs: taken and given by two threads",
      .setup = two_slab_records,
