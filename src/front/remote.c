@@ -75,7 +75,7 @@ struct pending {
     uint32_t granule, word; /* granule 0: none */
     uint64_t bits;
 };
-#define PENDING_SHIFT 6
+#define PENDING_SHIFT 5
 #define HASH_FACTOR 2654435761U /* 2^32 over the golden ratio */
 static_assert(HAK_ADDRESS_BITS - HAK_GRANULE_SHIFT <= 32, "a granule has a number of 32 bits");
 
