@@ -126,7 +126,7 @@ void *hak_heap_shared_alloc(unsigned size_class);
 /* Collects what was freed into the shared heap, and gives its empty slabs back. */
 void hak_heap_shared_flush(void);
 
-/* Makes free look at the window of `ptr`, a slab of this heap. */
+/* Makes free look at the window of `ptr`, a block of any heap. */
 void hak_heap_look_at(struct hak_heap *heap, const void *ptr);
 
 /* A slab with free blocks in or out of the heap's list. */
