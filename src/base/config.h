@@ -86,5 +86,7 @@ _Noreturn void hak_assert_failed(const char *text, const char *file, int line); 
 
 HAK_INLINE size_t hak_round_up(size_t n, size_t align) { return (n + align - 1) & ~(align - 1); }
 HAK_INLINE bool hak_is_pow2(size_t n) { return n != 0 && (n & (n - 1)) == 0; }
+/* The largest power of two that is not over `n`, which is not 0. */
+HAK_INLINE uint64_t hak_pow2_floor(uint64_t n) { return (uint64_t)1 << (63 - __builtin_clzll(n)); }
 
 #endif

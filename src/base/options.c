@@ -334,7 +334,7 @@ static void order(_Atomic uint64_t *min, const char *min_name, const _Atomic uin
 
 /* Tables that double have a power of two of entries. */
 static void round_to_power_of_two(_Atomic uint64_t *number, const char *name, uint64_t seen) {
-    const uint64_t value = hak_load_rlx(number), rounded = (uint64_t)1 << (63 - __builtin_clzll(value));
+    const uint64_t value = hak_load_rlx(number), rounded = hak_pow2_floor(value);
     if (rounded == value) return;
     hak_store_rlx(number, rounded);
     if (!was_seen(number, seen)) return;

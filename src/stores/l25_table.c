@@ -34,10 +34,9 @@ struct sums {
 };
 static struct sums interval_start HAK_GUARDED_BY(table_lock);
 
-static uint32_t pow2_floor(uint64_t n) { return (uint32_t)1 << (63 - __builtin_clzll(n)); }
 static uint32_t most_shards(void) {
     uint64_t most = hak_option(L25_SHARDS_MAX), least = hak_option(L25_SHARDS_MIN);
-    return pow2_floor(most > least ? most : least);
+    return (uint32_t)hak_pow2_floor(most > least ? most : least);
 }
 
 static unsigned block_of(uint32_t index) {
@@ -82,7 +81,7 @@ static bool grow_within_first(uint32_t count) {
 static bool double_table(uint32_t count) { return count < FIRST_SHARDS ? grow_within_first(count) : grow(count); }
 
 static HAK_COLD uint32_t set_up(void) {
-    const uint32_t wanted = pow2_floor(hak_option(L25_SHARDS_MIN));
+    const uint32_t wanted = (uint32_t)hak_pow2_floor(hak_option(L25_SHARDS_MIN));
     hak_lock(&table_lock);
     if (hak_load_rlx(&shard_count) == 0) {
         init_shards(first_shards, 0, FIRST_SHARDS);
