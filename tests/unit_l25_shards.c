@@ -310,27 +310,62 @@ static void a_thread_that_uses_nothing_but_large_blocks_lets_free_memory_decay(v
     assert_int_equal(purged, HAK_L25_MAX);
 }
 
-/* Else all whose own shard is empty, as most are after an expansion, would meet at the few that are not, for ever. */
-static void whoever_meets_a_busy_shard_and_has_no_room_of_its_own_gets_some(void **state) {
-    (void)state;
-    struct hak_block second = hak_l25_alloc(SLICE, 16, 2), third, first;
+enum { FIRST_HELD = 2, MOST_HELD = 3 };
+
+/* Holds the first `*argument` shards from FIRST_HELD on. */
+static void *hold_shards(void *argument) HAK_NO_TSA {
+    const unsigned count = *(const unsigned *)argument;
+    for (unsigned i = 0; i < count; i++) hak_lock(&hak_l25_table_shard(FIRST_HELD + i)->lock);
+    pthread_barrier_wait(&held);
+    pthread_barrier_wait(&release);
+    for (unsigned i = count; i-- > 0;) hak_unlock(&hak_l25_table_shard(FIRST_HELD + i)->lock);
+    return NULL;
+}
+
+/* A block for lane 1, which has no room of its own, while so many shards behind it are busy. */
+static struct hak_block alloc_past_busy_shards(unsigned busy) {
     pthread_t thread;
     pthread_barrier_init(&held, NULL, 2);
     pthread_barrier_init(&release, NULL, 2);
-    assert_int_equal(pthread_create(&thread, NULL, hold_shard, hak_l25_table_shard(2)), 0);
+    assert_int_equal(pthread_create(&thread, NULL, hold_shards, &busy), 0);
     pthread_barrier_wait(&held);
-    third = hak_l25_alloc(SLICE, 16, 3);
-    first = hak_l25_alloc(SLICE, 16, 1); /* meets shard 2; shard 3 behind it is free and has room */
+    struct hak_block block = hak_l25_alloc(SLICE, 16, 1);
     pthread_barrier_wait(&release);
     pthread_join(thread, NULL);
-    assert_int_equal(hak_l25_stats().lock_misses, 2);
-    assert_ptr_equal(((struct hak_l25_chunk *)descriptor_of(third.ptr))->shard, hak_l25_table_shard(3));
-    assert_ptr_equal(((struct hak_l25_chunk *)descriptor_of(first.ptr))->shard, hak_l25_table_shard(1));
+    return block;
+}
+
+static struct hak_l25_shard *shard_of(struct hak_block block) {
+    return ((struct hak_l25_chunk *)descriptor_of(block.ptr))->shard;
+}
+
+static void give(struct hak_block block) {
+    assert_int_equal(hak_l25_free(descriptor_of(block.ptr), block.ptr), HAK_FREE_OK);
+}
+
+enum { BLOCKS_OF_CHUNK = HAK_CHUNK_BYTES / HAK_L25_MAX };
+
+/* Else all whose own shard is empty, as most are after an expansion, would meet at the few that are not, for ever; but
+ * one that is busy for a moment is no reason for another chunk. */
+static void who_has_no_room_passes_over_two_busy_shards_and_gets_some_at_the_third(void **state) {
+    (void)state;
+    struct hak_block blocks[MOST_HELD + 1][BLOCKS_OF_CHUNK];
+    for (uint32_t i = 0; i <= MOST_HELD; i++) { /* all before are full: each shard gets a chunk of its own */
+        for (unsigned j = 0; j < BLOCKS_OF_CHUNK; j++) blocks[i][j] = hak_l25_alloc(HAK_L25_MAX, 16, FIRST_HELD + i);
+        assert_ptr_equal(shard_of(blocks[i][0]), hak_l25_table_shard(FIRST_HELD + i));
+    }
+    for (uint32_t i = 0; i <= MOST_HELD; i++) give(blocks[i][0]);
+    struct hak_block behind_two = alloc_past_busy_shards(MOST_HELD - 1);
+    struct hak_block own = alloc_past_busy_shards(MOST_HELD);
+    assert_ptr_equal(shard_of(behind_two), hak_l25_table_shard(FIRST_HELD + MOST_HELD - 1));
+    assert_ptr_equal(shard_of(own), hak_l25_table_shard(1));
+    assert_int_equal(hak_l25_stats().lock_misses, MOST_HELD - 1 + MOST_HELD);
     request(1, 100);
     assert_int_equal(hak_load_rlx(&hak_l25_table_shard(1)->served_blocks), 101);
-    assert_int_equal(hak_l25_free(descriptor_of(first.ptr), first.ptr), HAK_FREE_OK);
-    assert_int_equal(hak_l25_free(descriptor_of(second.ptr), second.ptr), HAK_FREE_OK);
-    assert_int_equal(hak_l25_free(descriptor_of(third.ptr), third.ptr), HAK_FREE_OK);
+    give(behind_two);
+    give(own);
+    for (uint32_t i = 0; i <= MOST_HELD; i++)
+        for (unsigned j = 1; j < BLOCKS_OF_CHUNK; j++) give(blocks[i][j]);
 }
 
 /* Lets the shard go only when somebody has met it. */
@@ -603,7 +638,7 @@ int main(void) {
         test(a_shard_that_is_busy_is_passed_over_and_counted),
         test(threads_that_use_nothing_but_large_blocks_have_different_shards),
         test(a_thread_that_uses_nothing_but_large_blocks_lets_free_memory_decay),
-        test(whoever_meets_a_busy_shard_and_has_no_room_of_its_own_gets_some),
+        test(who_has_no_room_passes_over_two_busy_shards_and_gets_some_at_the_third),
         test(where_no_other_has_room_the_own_busy_shard_is_awaited),
         test(without_memory_any_busy_shard_is_awaited),
         test(failed_try_locks_over_the_threshold_double_the_table),

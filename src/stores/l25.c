@@ -10,6 +10,8 @@
 
 /* The clock is read, and the load judged, at every so many requests of a shard. */
 #define TICK_REQUESTS 64
+/* Who has no room at home leaves it at so many busy shards, and gets a chunk. */
+#define BUSY_MAX 3
 
 static unsigned slices_of(size_t bytes) {
     return bytes == 0 ? 1 : (unsigned)((bytes + HAK_SLICE_BYTES - 1) >> HAK_L25_SLICE_SHIFT);
@@ -61,17 +63,18 @@ static enum outcome wait_for_shard(struct hak_l25_shard *shard, const struct hak
 }
 
 /* Visits the shard `own` and then all others that have chunks, in a ring, until one serves. Who has no room of its own
- * and meets a busy shard leaves it at that, and gets some: else all who share that shard would meet there for ever. */
+ * and meets BUSY_MAX busy shards gets some: else all who share those shards would meet there for ever. */
 static bool go_round(uint32_t own, visit *visit_shard, const struct hak_l25_want *want, struct hak_block *block) {
     const uint32_t count = hak_l25_table_count();
     const enum outcome at_home = visit_shard(hak_l25_table_shard(own), want, block);
     if (at_home == SERVED) return true;
+    uint32_t busy = 0;
     for (uint32_t part = 0; part < 2; part++) {
         const uint32_t end = part == 0 ? count : own;
         for (uint32_t i = part == 0 ? own + 1 : 0; (i = hak_l25_table_next(i, end)) < end; i++) {
             enum outcome visited = visit_shard(hak_l25_table_shard(i), want, block);
             if (visited == SERVED) return true;
-            if (visited == BUSY && at_home == NO_ROOM) return false;
+            if (visited == BUSY && at_home == NO_ROOM && ++busy == BUSY_MAX) return false;
         }
     }
     return false;
