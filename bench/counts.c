@@ -1,6 +1,7 @@
 /* Calls for an instruction counter to count (tests/counts.bats, valgrind --tool=callgrind --toggle-collect=malloc or
- * free). ROUNDS times COUNT blocks of SIZE bytes are allocated and then freed: by the same thread, or by one that does
- * nothing else. So what a call costs holds its share of refills, flushes, deliveries and collections. */
+ * free). ROUNDS times COUNT blocks of SIZE bytes are allocated and then freed: by the same thread (local), by one that
+ * does nothing else (remote), or by one that allocates another for each (exchange). So what a call costs holds its
+ * share of refills, flushes, deliveries and collections. */
 #include "bench.h"
 
 #define COUNT_MAX 100000
@@ -13,18 +14,34 @@ static void *free_all(void *argument) {
     return argument;
 }
 
+static void *replace_all(void *argument) {
+    for (uint64_t i = 0; i < count; i++) {
+        free(blocks[i]);
+        blocks[i] = bench_malloc(size);
+    }
+    return argument;
+}
+
+static const struct {
+    const char *name;
+    void *(*end)(void *);
+    bool in_a_thread;
+} modes[] = {{"local", free_all, false}, {"remote", free_all, true}, {"exchange", replace_all, true}};
+
 int main(int argc, char **argv) {
-    bench_usage(argc, argv, 4, 4, "local|remote COUNT SIZE ROUNDS");
-    const bool remote = strcmp(argv[1], "remote") == 0;
-    if (!remote && strcmp(argv[1], "local") != 0) bench_fail("the first argument is neither local nor remote");
+    const unsigned modes_count = sizeof modes / sizeof *modes;
+    unsigned mode = 0;
+    bench_usage(argc, argv, 4, 4, "local|remote|exchange COUNT SIZE ROUNDS");
+    while (mode < modes_count && strcmp(argv[1], modes[mode].name) != 0) mode++;
+    if (mode == modes_count) bench_fail("the first argument is none of local, remote, exchange");
     count = bench_argument(argc, argv, 2, "count", 1, COUNT_MAX, 0);
     size = bench_argument(argc, argv, 3, "size", 1, 1 << 20, 0);
     const uint64_t rounds = bench_argument(argc, argv, 4, "rounds", 1, 1000000, 0);
     for (uint64_t round = 0; round < rounds; round++) {
         pthread_t thread;
         for (uint64_t i = 0; i < count; i++) blocks[i] = bench_malloc(size);
-        if (!remote) free_all(NULL);
-        else if (pthread_create(&thread, NULL, free_all, NULL) != 0) bench_fail("pthread_create failed");
+        if (!modes[mode].in_a_thread) modes[mode].end(NULL);
+        else if (pthread_create(&thread, NULL, modes[mode].end, NULL) != 0) bench_fail("pthread_create failed");
         else pthread_join(thread, NULL);
     }
     printf("operations: %llu blocks\n", (unsigned long long)(count * rounds));

@@ -192,7 +192,7 @@ struct hak_stats {
     uint64_t heaps_parked;    /* heaps whose thread has ended */
     uint64_t superslabs;      /* 2 MiB superslabs mapped */
     uint64_t slabs;           /* slabs (64 KiB each; a span counts all of its own) in use */
-    uint64_t remote_frees;    /* blocks freed by a thread that did not own them */
+    uint64_t remote_frees;    /* blocks sent back to the thread that owns their slab */
     uint64_t adopted_slabs;   /* slabs taken over from parked heaps */
     uint64_t tls_refills;     /* thread-cache refills */
     uint64_t tls_flushes;     /* thread-cache flushes */

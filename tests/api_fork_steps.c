@@ -49,7 +49,7 @@ static void end_blocks(const struct block *blocks, uint64_t seed) {
 /* ---- what the child does ---------------------------------------------------------------------------------- */
 
 /* The first two are whole while the child is forked; of the last nobody knows. */
-static struct block of_main[BLOCKS], of_peer[BLOCKS], given[BLOCKS];
+static struct block of_main[BLOCKS], of_peer[BLOCKS], given[BLOCKS], given_late;
 
 static void use_all(uint64_t seed) {
     struct block blocks[BLOCKS], big = new_block(2 * MIB, seed);
@@ -154,6 +154,7 @@ static void fork_at_each_step(void *unused) {
     must(pthread_key_create(&before_exit, before_heap_goes) == 0);
     new_blocks(of_main, 100);
     new_blocks(given, 300);
+    for (unsigned i = 0; i < 64; i++) given_late = new_block(48, 400); /* the last is of another word of a bitmap */
     must(pthread_key_create(&after_exit, after_heap_went) == 0);
     pthread_t waiter;
     start_thread(&waiter, run_peer, NULL);
@@ -182,6 +183,7 @@ static void fork_at_each_step(void *unused) {
 
 static void nothing(void) {}
 static void remote_free(void) { hak_free(given[0].ptr); }
+static void remote_free_late(void) { hak_free(given_late.ptr); }
 static void some_remote_frees(void) {
     for (unsigned i = 0; i < BLOCKS; i += 4) hak_free(given[i].ptr);
 }
@@ -209,6 +211,7 @@ static void steps_through(const struct scene *of) {
     }
 
 SCENE(a_remote_free, .prepare = nothing, .act = remote_free, .stride = 1)
+SCENE(a_remote_free_after_others, .prepare = some_remote_frees, .act = remote_free_late, .stride = 1)
 SCENE(a_flush, .prepare = some_remote_frees, .act = hak_thread_flush, .stride = 37)
 SCENE(a_tiny_block, .prepare = nothing, .act = tiny_block, .stride = 13)
 SCENE(a_tiny_block_and_a_bare_fork, .prepare = nothing, .act = tiny_block, .stride = 13, .bare = true)
@@ -223,6 +226,7 @@ SCENE(a_block_after_the_end, .prepare = nothing, .act = tiny_block, .stride = 7,
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_remote_free),
+        cmocka_unit_test(a_remote_free_after_others),
         cmocka_unit_test(a_flush),
         cmocka_unit_test(a_tiny_block),
         cmocka_unit_test(a_tiny_block_and_a_bare_fork),

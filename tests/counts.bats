@@ -2,7 +2,7 @@
 # Instructions of a call of malloc or free, its share of the slow paths included, as callgrind counts them: no later
 # change may lose unseen what these paths have gained. What a hit takes is read from the machine code: make lint.
 
-# per_call FUNCTION local|remote SIZE: instructions, in tenths
+# per_call FUNCTION MODE SIZE: instructions, in tenths
 per_call() {
     local collected
     collected=$(LD_PRELOAD=$HAK_BUILD/libhakmem.so valgrind --tool=callgrind --callgrind-out-file=/dev/null \
@@ -11,7 +11,7 @@ per_call() {
     echo $((collected / 10000))
 }
 
-# at_most TENTHS FUNCTION local|remote SIZE
+# at_most TENTHS FUNCTION MODE SIZE
 at_most() {
     local tenths
     tenths=$(per_call "${@:2}")
@@ -33,6 +33,11 @@ at_most() {
     at_most 500 free local 16
 }
 
-@test "free of another thread's block takes 110 instructions at most, with its delivery" {
-    at_most 1100 free remote 64
+@test "free of another thread's block takes 60 instructions at most, with its delivery" {
+    at_most 600 free remote 64
+    at_most 600 free remote 16
+}
+
+@test "free of another thread's block by a thread that allocates takes 26 instructions at most" {
+    at_most 260 free exchange 64
 }

@@ -49,6 +49,14 @@ frames_over_1_kib() {
     done
 }
 
+@test "the library has less than 150 KiB when stripped" {
+    local stripped=$BATS_TEST_TMPDIR/libhakmem.so bytes
+    strip -o "$stripped" "$HAK_BUILD/libhakmem.so"
+    bytes=$(stat -c %s "$stripped")
+    echo "# $bytes bytes" >&3
+    [ "$bytes" -gt 10240 ] && [ "$bytes" -lt 153600 ]
+}
+
 @test "the libraries resolve everything at load time, stay loaded and have no text relocations" {
     local library
     for library in "${LIBRARIES[@]}"; do

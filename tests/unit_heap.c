@@ -127,7 +127,7 @@ static void adopt_slabs(void *argument) {
         must(hak_region_lookup(slabs[i]->base).owner == hak_heap_tag(mine));
     }
     for (unsigned i = 1; i < 3 * PER_SLAB; i += 2) give(left[i]); /* local frees now */
-    must(mine->outgoing_count == 0);
+    must(mine->outgoing_slots == 0);
     must(hak_heap_check());
 }
 
@@ -157,6 +157,13 @@ static void frees_into_a_parked_heap_release_what_becomes_empty(void **state) {
 
 /* ---- remote frees ---------------------------------------------------------------------------------------------- */
 
+/* What a small block takes up of the outgoing buffer. */
+#define LEAST_SHARE (hak_option(REMOTE_BYTES) / HAK_OUTGOING_BLOCKS)
+
+static size_t used_by_outgoing(const struct hak_heap *heap) {
+    return (size_t)((int64_t)hak_option(REMOTE_BYTES) - 1 - heap->outgoing_room);
+}
+
 static void deliver_and_collect(void *argument) {
     (void)argument;
     void *blocks[PER_SLAB];
@@ -170,10 +177,10 @@ static void deliver_and_collect(void *argument) {
     must(hak_load_acq(&slab->owner) == other && slab->free_count == 0);
     struct hak_heap *mine = hak_heap_get();
     for (unsigned i = 0; i < 40; i++) give(blocks[i]);
-    must(mine->outgoing_count == 40 && mine->outgoing_bytes == 40 * 1024);
+    must(used_by_outgoing(mine) == 40 * LEAST_SHARE);
     must(hak_load_acq(&other->inbox) == 0);
     hak_remote_deliver(mine);
-    must(mine->outgoing_count == 0 && mine->outgoing_bytes == 0);
+    must(used_by_outgoing(mine) == 0);
     must(hak_load_acq(&other->inbox) == (uintptr_t)slab && hak_load_acq(&slab->queued));
     must((uint32_t)__builtin_popcountll(hak_load_acq(&hak_slab_remote_bits(slab)[0])) == 40);
     must(slab->free_count == 0); /* the owner has not looked yet */
@@ -192,22 +199,79 @@ static void remote_frees_gather_are_delivered_and_collected(void **state) {
     succeeds(deliver_and_collect);
 }
 
+/* By the inlined hit, or by the slow path. */
+static void (*free_by)(void *);
+
+static uint32_t cached(unsigned c) {
+    const struct hak_bin_state *state = &hak_tls_heap->state[c];
+    return state->base == NULL ? 0 : (uint32_t)(hak_tls_heap->bin[c].top - state->base);
+}
+
+static void keep_what_a_peer_allocated(void *argument) {
+    (void)argument;
+    enum { CLASS_48 = 2, CLASS_64 };
+    void *blocks[HAK_OUTGOING_BLOCKS];
+    give(take(CLASS_64));
+    hak_tcache_flush_all(hak_tls_heap); /* what is cached from now on is all the peer's */
+    for (unsigned i = 0; i < COUNT(blocks); i++) {
+        ask(peer_takes, (void *)(uintptr_t)CLASS_64);
+        blocks[i] = peer.result;
+    }
+    struct hak_slab *slab = slab_of(blocks[0]);
+    must(hak_load_acq(&slab->owner) != hak_tls_heap);
+
+    free_by(blocks[0]);
+    must(cached(CLASS_64) == 1 && hak_tls_heap->outgoing_slots == 0);
+    must(take(CLASS_64) == blocks[0]); /* the one that was used last */
+    const unsigned room = hak_tls_heap->state[CLASS_64].capacity;
+    const uint64_t live = stats_of_front().live_blocks[0];
+    must(room > 0 && room < COUNT(blocks));
+    for (unsigned i = 0; i < room; i++) free_by(blocks[i]);
+    must(hak_tls_heap->outgoing_slots == 0);
+    free_by(blocks[room]); /* no room: it goes back, and nothing is flushed for it */
+    must(hak_tls_heap->outgoing_slots != 0 && cached(CLASS_64) == room);
+    must(stats_of_front().live_blocks[0] == live - room);
+
+    ask(peer_takes, (void *)(uintptr_t)CLASS_48); /* there might be others in its cache line */
+    const uint32_t smaller = cached(CLASS_48);
+    free_by(peer.result);
+    must(cached(CLASS_48) == smaller);
+
+    hak_tcache_flush_all(hak_tls_heap);
+    must(hak_tls_heap->outgoing_slots == 0 && hak_slab_check(slab));
+    for (unsigned i = room + 1; i < COUNT(blocks); i++) free_by(blocks[i]);
+    hak_tcache_flush_all(hak_tls_heap);
+    ask(NULL, NULL);
+    run_thread(peer_heap, NULL); /* who takes the peer's heap over collects */
+    must(stats_of_front().live_blocks[0] == 0);
+    must(hak_heap_check());
+}
+
+static void a_bin_with_room_keeps_blocks_of_others_until_it_is_flushed(void **state) {
+    (void)state;
+    free_by = hak_free;
+    succeeds(keep_what_a_peer_allocated);
+    free_by = give;
+    succeeds(keep_what_a_peer_allocated);
+}
+
 static void fill_the_outgoing_buffer(void *argument) {
     (void)argument;
     struct hak_heap *mine = hak_heap_get();
-    for (unsigned i = 0; i < HAK_OUTGOING_MAX; i++) {
-        must(mine->outgoing_count == i);
+    for (unsigned i = 0; i < HAK_OUTGOING_BLOCKS; i++) {
+        must(used_by_outgoing(mine) == i * LEAST_SHARE);
         ask(peer_takes, (void *)3);
         give(peer.result);
     }
-    must(mine->outgoing_count == 0); /* by number */
+    must(used_by_outgoing(mine) == 0); /* by number */
     hak_store_rlx(&hak_options.REMOTE_BYTES, 100000);
+    hak_remote_deliver(mine); /* the option counts from here on */
     for (unsigned i = 0; i < 4; i++) {
-        must(mine->outgoing_count == i);
+        must(used_by_outgoing(mine) == i * hak_class_bytes(HAK_CLASS_COUNT - 1));
         ask(peer_takes, (void *)(uintptr_t)(HAK_CLASS_COUNT - 1));
         give(peer.result);
     }
-    must(mine->outgoing_count == 0); /* by bytes */
+    must(used_by_outgoing(mine) == 0); /* by bytes */
     ask(NULL, NULL);
 }
 
@@ -296,8 +360,9 @@ static void a_second_remote_free_is_found_wherever_the_first_one_is(void **state
     for (size_t i = 0; i < COUNT(ways); i++) {
         char line[256];
         struct ended ended = run_heard(ways[i], NULL);
-        snprintf(line, sizeof line, "hakmem[%d %s]: free(%p): double free (found when the thread cache was flushed)\n",
-                 (int)ended.pid, program_invocation_short_name, *shared_block);
+        snprintf(line, sizeof line, "hakmem[%d %s]: free(%p): double free%s\n", (int)ended.pid,
+                 program_invocation_short_name, *shared_block,
+                 ways[i] == free_twice_into_one_buffer ? "" : " (found when the thread cache was flushed)");
         if (HAK_ASAN) ended.text[strlen(line)] = '\0'; /* there stacks follow */
         assert_string_equal(ended.text, line);
         assert_true(WIFSIGNALED(ended.status) && WTERMSIG(ended.status) == SIGABRT);
@@ -369,6 +434,7 @@ int main(void) {
         cmocka_unit_test(a_thread_adopts_what_a_parked_heap_has_before_it_asks_for_more),
         cmocka_unit_test(frees_into_a_parked_heap_release_what_becomes_empty),
         cmocka_unit_test(remote_frees_gather_are_delivered_and_collected),
+        cmocka_unit_test(a_bin_with_room_keeps_blocks_of_others_until_it_is_flushed),
         cmocka_unit_test(the_outgoing_buffer_is_bounded_in_number_and_bytes),
         cmocka_unit_test(a_flush_gives_slabs_back_that_remote_frees_have_emptied),
         cmocka_unit_test(a_second_remote_free_is_found_wherever_the_first_one_is),

@@ -1,5 +1,5 @@
-/* Misuse that only shows when a cache is flushed: each way in which a block that came back twice, or that never was
- * one, meets its slab again. The process ends with one line, which says that it was found late. */
+/* Each way in which a block that came back twice, or that never was one, meets its slab again. The process ends with
+ * one line, which says so if that was only when a cache was flushed. */
 #include "support/prefixed.h"
 
 #include <sys/mman.h>
@@ -77,12 +77,32 @@ static void a_pointer_into_a_block_in_a_bin(void *argument) {
     hak_tcache_flush_all(hak_tls_heap);
 }
 
-/* ---- out of the buffer for other threads' blocks ---- */
+/* Blocks of other threads in our bin: the misuse of one, and twice the same. */
+static void a_pointer_into_a_foreign_block_in_a_bin(void *argument) {
+    (void)argument;
+    char *ptr = foreign_block();
+    take(CLASS_64);
+    *shared_block = ptr + 16;
+    *hak_tls_heap->bin[CLASS_64].top++ = ptr + 16; /* as the hit of free does */
+    hak_tcache_flush_all(hak_tls_heap);
+}
+
+static void a_foreign_block_twice_in_a_bin(void *argument) {
+    (void)argument;
+    take(CLASS_64);
+    take(CLASS_64);
+    char *ptr = foreign_block(), *other = foreign_block();
+    give(*shared_block = ptr);
+    give(other); /* else the second free of the block would show at once */
+    give(ptr);
+    hak_tcache_flush_all(hak_tls_heap);
+}
+
+/* ---- into the buffer for other threads' blocks ---- */
 
 static void a_pointer_into_a_foreign_block(void *argument) {
     (void)argument;
     give(*shared_block = foreign_block() + 16);
-    deliver();
 }
 
 static void a_pointer_into_the_second_of_two_foreign_blocks(void *argument) {
@@ -90,7 +110,6 @@ static void a_pointer_into_the_second_of_two_foreign_blocks(void *argument) {
     char *ptr = foreign_block();
     give(ptr - 64);
     give(*shared_block = ptr + 16);
-    deliver();
 }
 
 /* Its owner has ended meanwhile, and with its last block the slab has gone back. */
@@ -102,15 +121,15 @@ static void a_foreign_block_whose_slab_is_gone(void *argument) {
     give(ptr - 64);
     deliver(); /* the parked heap's slab is empty now */
     must(hak_region_lookup(ptr).owner == 0);
-    hak_remote_free(hak_tls_heap, *shared_block = ptr, 64); /* its tag was read before */
-    deliver();
+    give(*shared_block = ptr);
 }
 
-static void dies_saying(void (*body)(void *), const char *kind) {
+#define LATE " (found when the thread cache was flushed)"
+
+static void dies_saying(void (*body)(void *), const char *what) {
     char line[256];
     struct ended ended = run_heard(body, NULL);
-    snprintf(line, sizeof line, "hakmem[%d unit_late]: free(%p): %s (found when the thread cache was flushed)\n",
-             (int)ended.pid, *shared_block, kind);
+    snprintf(line, sizeof line, "hakmem[%d unit_late]: free(%p): %s\n", (int)ended.pid, *shared_block, what);
     if (HAK_TRACE) ended.text[strcspn(ended.text, "\n") + 1] = '\0'; /* how it came about stands behind it */
     assert_string_equal(ended.text, line);
     assert_true(WIFSIGNALED(ended.status) && WTERMSIG(ended.status) == SIGABRT);
@@ -118,12 +137,18 @@ static void dies_saying(void (*body)(void *), const char *kind) {
 
 static void a_bin_that_is_flushed_shows_what_is_wrong_in_it(void **state) {
     (void)state;
-    dies_saying(a_block_twice_in_a_bin, "double free");
-    dies_saying(a_block_whose_slab_is_gone, "pointer into free memory");
-    dies_saying(a_pointer_into_a_block_in_a_bin, "invalid pointer: not the start of a block");
+    dies_saying(a_block_twice_in_a_bin, "double free" LATE);
+    dies_saying(a_block_whose_slab_is_gone, "pointer into free memory" LATE);
+    dies_saying(a_pointer_into_a_block_in_a_bin, "invalid pointer: not the start of a block" LATE);
 }
 
-static void a_delivery_shows_what_is_wrong_in_it(void **state) {
+static void blocks_of_others_in_a_bin_show_the_same(void **state) {
+    (void)state;
+    dies_saying(a_pointer_into_a_foreign_block_in_a_bin, "invalid pointer: not the start of a block" LATE);
+    dies_saying(a_foreign_block_twice_in_a_bin, "double free" LATE);
+}
+
+static void what_is_wrong_with_a_foreign_block_shows_at_once(void **state) {
     (void)state;
     dies_saying(a_pointer_into_a_foreign_block, "invalid pointer: not the start of a block");
     dies_saying(a_pointer_into_the_second_of_two_foreign_blocks, "invalid pointer: not the start of a block");
@@ -133,7 +158,8 @@ static void a_delivery_shows_what_is_wrong_in_it(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bin_that_is_flushed_shows_what_is_wrong_in_it),
-        cmocka_unit_test(a_delivery_shows_what_is_wrong_in_it),
+        cmocka_unit_test(blocks_of_others_in_a_bin_show_the_same),
+        cmocka_unit_test(what_is_wrong_with_a_foreign_block_shows_at_once),
     };
     shared_block = mmap(NULL, sizeof *shared_block, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(shared_block != MAP_FAILED);

@@ -161,7 +161,7 @@ static void use_the_shared_heap(unsigned which) {
     for (unsigned i = 0; i < TIMES; i++) {
         must(is_filled(blocks[i], 1000, which));
         hak_annotate_close(blocks[i], 1024);
-        hak_remote_free_now(blocks[i]);
+        hak_remote_free_now(hak_region_lookup(blocks[i]).descriptor, blocks[i], "free");
     }
 }
 
@@ -242,7 +242,7 @@ static void take_and_give_metadata(void) {
 static void use_one_shared_block(void) {
     void *one = hak_heap_shared_alloc(CLASS_1024);
     must(one != NULL);
-    hak_remote_free_now(one);
+    hak_remote_free_now(hak_region_lookup(one).descriptor, one, "free");
 }
 
 static void free_the_run(void) { free_run(0); }

@@ -22,6 +22,8 @@ static void *take(unsigned c) {
 
 static struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr).descriptor; }
 
+static void free_now(void *ptr) { hak_remote_free_now(slab_of(ptr), ptr, "free"); }
+
 static uint64_t live_blocks(void) {
     struct hak_front_stats stats;
     hak_front_stats(&stats);
@@ -52,7 +54,7 @@ static void *free_each_round(void *second) {
         while (atomic_load(&round_begun) < n) sched_yield();
         if (blocks[0] == NULL) return NULL;
         for (unsigned i = second != NULL; i < BLOCKS; i += 2)
-            hak_remote_free_now(blocks[second != NULL && meeting->opposed ? BLOCKS - i : i]);
+            free_now(blocks[second != NULL && meeting->opposed ? BLOCKS - i : i]);
         atomic_fetch_add(&freers_done, 1);
     }
 }
@@ -143,7 +145,7 @@ static void deliver_meanwhile(const struct hak_heap *heap, void *unused) {
     (void)heap, (void)unused;
     if (atomic_exchange(&ending.may_end, true)) return;
     for (unsigned ms = 0; ms < 2000 && !sleeps(ending.thread); ms++) usleep(1000);
-    hak_remote_free_now(ending.block);
+    free_now(ending.block);
 }
 
 static void deliver_while_it_is_parked(void *argument) {

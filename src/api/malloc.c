@@ -3,7 +3,7 @@
  *
  * malloc hit: heap (2 loads), size test, class (1 load), top of the bin (1 load), block (1 load), step down.
  * free hit:   heap (2 loads), window test (1 load), tag (2 loads) for owner and bin, top (1 load), a look at the top
- *             slot for a double free, room test, store, step up. */
+ *             slot for a double free, room test, store, step up. Another thread's block takes 4 more. */
 #include "api/alloc.h"
 #include "api/guard.h"
 #include "api/libc_names.h"
@@ -55,41 +55,31 @@ HAK_LIBC_NAME(malloc, hak_malloc);
 extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
 #endif
 
-/* What is another thread's goes into the outgoing buffer as long as there is room. A thread that has a heap knows by
- * the tag that the slab is not its own (region.h). */
-HAK_INLINE bool free_remote_try(void *ptr) {
-    if (HAK_EXACT || !HAK_REGION_LOOKUP || hak_is_misaligned(ptr)) return false;
-    struct hak_heap *heap = hak_tls_heap;
-    const size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
-    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return false;
-    const uint64_t tag = hak_load_rlx(&heap->window[granule]);
-    if (hak_tag_owner(tag) == 0 || hak_tag_owner(tag) == hak_heap_tag(heap)) return false;
-    return hak_remote_free_try(heap, ptr, hak_class_bytes(hak_tag_kind(tag) / 2));
+static HAK_NOINLINE void free_slow(void *ptr, struct hak_heap *heap) {
+    if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) hak_release(ptr, "free");
 }
 
-static HAK_NOINLINE void free_slow(void *ptr) {
-    if (hak_unlikely(!free_remote_try(ptr))) hak_release(ptr, "free");
-}
-
-/* The index of the bin that a block of this heap's own goes to; NOT_OWN for whatever else is freed. NULL, and addresses
- * beyond the map, are in no window. */
-#define NOT_OWN SIZE_MAX
-HAK_INLINE size_t own_bin(const struct hak_heap *heap, const void *ptr) {
+/* The index of the bin that a block may go to; NOT_CACHED for whatever else is freed. NULL, and addresses beyond the
+ * map, are in no window. */
+#define NOT_CACHED SIZE_MAX
+HAK_INLINE size_t bin_for(const struct hak_heap *heap, const void *ptr) {
     size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
-    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return NOT_OWN;
+    if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return NOT_CACHED;
     if (HAK_REGION_LOOKUP) {
         uint64_t tag = hak_load_rlx(&heap->window[granule]); /* region.h: why a stale owner does no harm */
-        return hak_likely(hak_tag_owner(tag) == hak_heap_tag(heap)) ? hak_tag_kind(tag) : NOT_OWN;
+        if (hak_likely(hak_tag_owner(tag) == hak_heap_tag(heap))) return hak_tag_kind(tag);
+        hak_forget_register(tag); /* the two ways stay apart */
+        return hak_tag_owner(tag) != 0 && hak_heap_keeps(hak_tag_kind(tag) / 2) ? hak_tag_kind(tag) : NOT_CACHED;
     }
     const struct hak_slab *slab = hak_slab_find((const struct hak_region_leaf *)(const void *)heap->window, granule);
-    return hak_likely(slab != NULL && hak_load_rlx(&slab->owner) == heap) ? 2U * slab->size_class : NOT_OWN;
+    bool kept = slab != NULL && (hak_load_rlx(&slab->owner) == heap || hak_heap_keeps(slab->size_class));
+    return hak_likely(kept) ? 2U * slab->size_class : NOT_CACHED;
 }
 
 /* Puts a block into its bin. False if that is for the slow path to do, or to complain about. */
-HAK_INLINE bool put_cached(void *ptr) {
-    struct hak_heap *heap = hak_tls_heap;
-    size_t index = own_bin(heap, ptr);
-    if (hak_unlikely(index == NOT_OWN)) return false;
+HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
+    size_t index = bin_for(heap, ptr);
+    if (hak_unlikely(index == NOT_CACHED)) return false;
     void **top = bin_at(heap, index)->top;
     hak_forget_register(index);
     if (hak_unlikely(top[-1] == ptr || top == bin_at(heap, index)->limit)) return false;
@@ -99,10 +89,12 @@ HAK_INLINE bool put_cached(void *ptr) {
     bin_at(heap, index)->top++;
     return true;
 }
-static HAK_NOINLINE bool put_cached_called(void *ptr) { return put_cached(ptr); }
+static HAK_NOINLINE bool put_cached_called(struct hak_heap *heap, void *ptr) { return put_cached(heap, ptr); }
 
 HAK_HOT void hak_free(void *ptr) {
-    if (HAK_EXACT || !(HAK_AGGRESSIVE_INLINE ? put_cached(ptr) : put_cached_called(ptr))) free_slow(ptr);
+    struct hak_heap *heap = hak_tls_heap;
+    if (HAK_EXACT || !(HAK_AGGRESSIVE_INLINE ? put_cached(heap, ptr) : put_cached_called(heap, ptr)))
+        free_slow(ptr, heap);
 }
 HAK_LIBC_NAME(free, hak_free);
 

@@ -46,6 +46,7 @@ static void init_heap(struct hak_heap *heap) {
     hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
     heap->kind = HAK_HEAP_REAL;
     heap->first_granule = NO_WINDOW;
+    heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
     for (size_t i = 0; i < sizeof heap->bin_index; i++)
         heap->bin_index[i] = (uint8_t)(2 * hak_class_of(i * HAK_MIN_ALIGN));

@@ -14,8 +14,21 @@
 #include "pages/region.h"
 #include "stores/slab.h"
 
-/* Blocks of other threads that are held back until there is a batch worth delivering. */
-#define HAK_OUTGOING_MAX 64
+/* Blocks of other threads are held back until there is a batch worth delivering: so many, of so many granules. Where
+ * two granules fall together, the one that came first is delivered. */
+#define HAK_OUTGOING_BLOCKS 64
+#define HAK_OUTGOING_SLOTS 32
+/* Those of one word of a slab's bitmap. */
+struct hak_outgoing {
+    HAK_ALIGNED_LINE const char *first; /* the block of the word's lowest bit */
+    size_t span;                        /* bytes of the word's blocks; 0: the slot is unused */
+    uint64_t reciprocal;                /* as in the slab */
+    uint32_t block_bytes;
+    uint32_t word;
+    int64_t share;         /* of HAKMEM_REMOTE_BYTES that each block takes up */
+    _Atomic uint64_t bits; /* owner thread; read by a forked child: set after all else, cleared before */
+    struct hak_slab *slab;
+};
 
 /* A bin is a stack of blocks: `top` points one past the topmost, `limit` one past the last slot. The slot below
  * the first holds HAK_BIN_BOTTOM, which is misaligned as no block is: so malloc fetches a block, and finds out that
@@ -31,6 +44,10 @@ struct hak_bin {
 extern void *hak_null_slots[1]; /* constant: HAK_BIN_BOTTOM */
 #define HAK_NULL_BIN                                                                                                   \
     { .top = hak_null_slots + 1, .limit = hak_null_slots + 1 }
+
+/* Whether a bin takes blocks of other heaps' slabs, as long as it has room: what a thread frees it soon needs again,
+ * and has at hand. Not those that share a cache line with others, or two threads would go on writing to it in turn. */
+HAK_INLINE bool hak_heap_keeps(unsigned size_class) { return size_class >= hak_class_of(HAK_CACHE_LINE); }
 
 /* What only the slow path needs to know of a bin. The window is counted in its visits. */
 struct hak_bin_state {
@@ -64,18 +81,17 @@ struct hak_heap {
     struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks */
     size_t capacity_bytes;                   /* that all bins could hold */
     uint32_t visits;                         /* slow-path visits */
-    size_t outgoing_bytes;
+    uint32_t outgoing_slots;                 /* those in use, as bits */
+    int64_t outgoing_room;                   /* left of HAKMEM_REMOTE_BYTES; below 0 the buffer is full */
     uint64_t next_sweep_ms;
-    void *outgoing[HAK_OUTGOING_MAX];
+    struct hak_outgoing outgoing[HAK_OUTGOING_SLOTS];
 
     /* owner thread; read by a forked child, where the owner is gone: 1 while the heap may be half changed */
     _Atomic bool busy;
-    /* owner thread; read by a forked child: blocks in the outgoing buffer, stored after the block that it counts */
-    _Atomic uint32_t outgoing_count;
 
     /* written by the owner thread, read by any (statistics): relaxed, each stands for itself */
     _Atomic uint64_t blocks_out[HAK_CLASS_COUNT]; /* taken from slabs and not put back */
-    _Atomic uint32_t cached[HAK_CLASS_COUNT];     /* of these in bins, as of the last visit */
+    _Atomic uint32_t cached[HAK_CLASS_COUNT];     /* blocks in bins, as of the last visit */
     _Atomic uint32_t slabs_owned[HAK_CLASS_COUNT];
     _Atomic uint64_t served_blocks[2], served_bytes[2]; /* taken from slabs: Tiny, Mid */
     _Atomic uint64_t refills, flushes, grows, shrinks, remote_frees, adopted_slabs;

@@ -9,19 +9,21 @@ static void refresh_own_cached(void) {
             hak_store_rlx(&heap->cached[c], (uint32_t)(heap->bin[c].top - heap->state[c].base));
 }
 
-static void add_class(struct hak_front_stats *out, const struct hak_heap *heap, unsigned c) {
-    unsigned layer = c >= HAK_TINY_CLASSES;
-    uint64_t bytes = hak_class_bytes(c), taken = hak_load_rlx(&heap->blocks_out[c]);
+struct sums {
+    struct hak_front_stats *out;
+    uint64_t live[HAK_CLASS_COUNT]; /* a heap alone may have fewer than none: it also caches blocks of others */
+};
+
+static void add_class(struct sums *sums, const struct hak_heap *heap, unsigned c) {
     uint64_t cached = hak_load_rlx(&heap->cached[c]);
-    if (cached > taken) cached = taken; /* the two are read at different moments */
-    out->live_blocks[layer] += taken - cached;
-    out->live_bytes[layer] += (taken - cached) * bytes;
-    out->cached_bytes[layer] += cached * bytes;
+    sums->live[c] += hak_load_rlx(&heap->blocks_out[c]) - cached;
+    sums->out->cached_bytes[c >= HAK_TINY_CLASSES] += cached * hak_class_bytes(c);
 }
 
 static void add_heap(const struct hak_heap *heap, void *data) {
-    struct hak_front_stats *out = data;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) add_class(out, heap, c);
+    struct sums *sums = data;
+    struct hak_front_stats *out = sums->out;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) add_class(sums, heap, c);
     for (unsigned layer = 0; layer < 2; layer++) {
         out->served_blocks[layer] += hak_load_rlx(&heap->served_blocks[layer]);
         out->served_bytes[layer] += hak_load_rlx(&heap->served_bytes[layer]);
@@ -35,10 +37,23 @@ static void add_heap(const struct hak_heap *heap, void *data) {
     out->shrinks += hak_load_rlx(&heap->shrinks);
 }
 
+static void add_live(struct hak_front_stats *out, unsigned c, int64_t live) {
+    unsigned layer = c >= HAK_TINY_CLASSES;
+    uint64_t bytes = (uint64_t)live * hak_class_bytes(c);
+    if (live < 0) { /* blocks and caches are read at different moments */
+        out->cached_bytes[layer] += bytes;
+        return;
+    }
+    out->live_blocks[layer] += (uint64_t)live;
+    out->live_bytes[layer] += bytes;
+}
+
 void hak_front_stats(struct hak_front_stats *out) {
+    struct sums sums = {.out = out};
     *out = (struct hak_front_stats){.threads = 0};
     refresh_own_cached();
-    out->heaps_parked = hak_heap_each(add_heap, out);
+    out->heaps_parked = hak_heap_each(add_heap, &sums);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) add_live(out, c, (int64_t)sums.live[c]);
 }
 
 static bool check_class(struct hak_heap *heap, unsigned c) {
@@ -54,8 +69,15 @@ static bool check_class(struct hak_heap *heap, unsigned c) {
     return true;
 }
 
+static bool check_outgoing(const struct hak_heap *heap, unsigned slot) {
+    const bool used = (heap->outgoing_slots >> slot & 1) != 0;
+    return (heap->outgoing[slot].span != 0) == used && (hak_load_rlx(&heap->outgoing[slot].bits) != 0) == used;
+}
+
 bool hak_heap_check(void) {
     struct hak_heap *heap = hak_heap_peek();
+    for (unsigned slot = 0; heap != NULL && slot < HAK_OUTGOING_SLOTS; slot++)
+        if (!check_outgoing(heap, slot)) return false;
     for (unsigned c = 0; heap != NULL && c < HAK_CLASS_COUNT; c++)
         if (!check_class(heap, c)) return false;
     return true;

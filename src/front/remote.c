@@ -49,16 +49,14 @@ void hak_remote_collect(struct hak_heap *heap) {
 
 /* ---- delivery ------------------------------------------------------------------------------------------ */
 
-/* The slab of a block that is on its way; ends the process if it cannot be one. */
-static struct hak_slab *slab_of(const void *ptr) {
-    struct hak_region region = hak_region_lookup(ptr);
-    if (hak_unlikely(region.owner == 0)) hak_misuse_late(ptr, HAK_MISUSE_FREE_MEMORY);
-    return region.descriptor;
+static _Noreturn HAK_COLD void misuse(const char *function, const void *ptr, enum hak_misuse kind) {
+    if (function == NULL) hak_misuse_late(ptr, kind);
+    hak_misuse_at_once(function, ptr, kind);
 }
 
-static uint32_t index_in(const struct hak_slab *slab, const void *ptr) {
+static uint32_t index_in(const struct hak_slab *slab, const void *ptr, const char *function) {
     uint32_t index = hak_slab_index(slab, ptr);
-    if (hak_unlikely(index == HAK_NO_BLOCK)) hak_misuse_late(ptr, HAK_MISUSE_INTERIOR);
+    if (hak_unlikely(index == HAK_NO_BLOCK)) misuse(function, ptr, HAK_MISUSE_INTERIOR);
     return index;
 }
 
@@ -69,70 +67,62 @@ static void put_word(struct hak_slab *slab, uint32_t word, uint64_t bits) {
     hak_misuse_late(slab->base + (size_t)index * slab->block_bytes, HAK_MISUSE_DOUBLE_FREE);
 }
 
-/* Blocks of one granule and one word of its slab's bitmap that are not delivered yet. */
-struct pending {
-    struct hak_slab *slab;
-    uint32_t granule, word; /* granule 0: none */
-    uint64_t bits;
-};
-#define PENDING_SHIFT 5
-#define HASH_FACTOR 2654435761U /* 2^32 over the golden ratio */
-static_assert(HAK_ADDRESS_BITS - HAK_GRANULE_SHIFT <= 32, "a granule has a number of 32 bits");
-
-static void send(struct pending *pending) {
-    put_word(pending->slab, pending->word, pending->bits);
-    notify_owner(pending->slab);
+/* A child that another thread forks just here finds the blocks either in the buffer or delivered, or it has lost them;
+ * never both. The same holds for every step below, so that none needs a busy mark. */
+static void put_bits(struct hak_heap *heap, struct hak_outgoing *out) {
+    const uint64_t bits = hak_load_rlx(&out->bits);
+    hak_store_rlx(&out->bits, 0); /* before what the acq_rel in put_word does, and all changes of the slot after it */
+    put_word(out->slab, out->word, bits);
+    hak_count_by_owner(&heap->remote_frees, (uint64_t)__builtin_popcountll(bits));
 }
 
-/* Blocks of one slab mostly come in the order of addresses, so that few words take many of them. Where two slabs fall
- * together, the one that came first is told of its blocks at once. */
-static void deliver(void *const *ptrs, uint32_t count) {
-    struct pending table[1 << PENDING_SHIFT];
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) table[i].granule = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const uint32_t granule = (uint32_t)((uintptr_t)ptrs[i] >> HAK_GRANULE_SHIFT);
-        struct pending *pending = &table[granule * HASH_FACTOR >> (32 - PENDING_SHIFT)];
-        if (pending->granule != granule) {
-            if (pending->granule != 0) send(pending);
-            *pending = (struct pending){.slab = slab_of(ptrs[i]), .granule = granule};
-        }
-        const uint32_t index = index_in(pending->slab, ptrs[i]);
-        const uint64_t bit = (uint64_t)1 << (index % 64);
-        if (index / 64 != pending->word) {
-            if (pending->bits != 0) put_word(pending->slab, pending->word, pending->bits);
-            pending->word = index / 64;
-            pending->bits = 0;
-        }
-        if (hak_unlikely((pending->bits & bit) != 0)) hak_misuse_late(ptrs[i], HAK_MISUSE_DOUBLE_FREE);
-        pending->bits |= bit;
-    }
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (table[i].granule != 0) send(&table[i]);
+static void send(struct hak_heap *heap, struct hak_outgoing *out) {
+    put_bits(heap, out);
+    notify_owner(out->slab);
+    out->span = 0;
+}
+
+/* Makes a slot, which has no blocks now, one for a word of a slab. */
+static void begin(struct hak_outgoing *out, struct hak_slab *slab, uint32_t word) {
+    const uint64_t least = hak_option(REMOTE_BYTES) / HAK_OUTGOING_BLOCKS, bytes = slab->block_bytes;
+    const uint32_t blocks = slab->blocks - word * 64U;
+    out->slab = slab;
+    out->word = word;
+    out->first = slab->base + word * 64 * bytes;
+    out->block_bytes = slab->block_bytes;
+    out->reciprocal = slab->reciprocal;
+    out->share = (int64_t)(bytes > least ? bytes : least);
+    out->span = (blocks < 64 ? blocks : 64) * bytes;
 }
 
 void hak_remote_deliver(struct hak_heap *heap) {
-    uint32_t count = hak_load_rlx(&heap->outgoing_count);
-    if (count == 0) return;
-    bool was_busy = hak_heap_enter(heap);
-    deliver(heap->outgoing, count);
-    hak_store_rlx(&heap->outgoing_count, 0);
-    heap->outgoing_bytes = 0;
-    hak_count_by_owner(&heap->remote_frees, count);
-    hak_heap_leave(heap, was_busy);
+    for (uint32_t left = heap->outgoing_slots; left != 0; left &= left - 1)
+        send(heap, &heap->outgoing[__builtin_ctz(left)]);
+    heap->outgoing_slots = 0;
+    heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1;
 }
 
-void hak_remote_free(struct hak_heap *heap, void *ptr, size_t bytes) {
-    if (hak_remote_free_try(heap, ptr, bytes)) return;
-    uint32_t count = hak_load_rlx(&heap->outgoing_count);
-    heap->outgoing[count] = ptr;
-    hak_store_rel(&heap->outgoing_count, count + 1); /* as in hak_remote_free_try */
+void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, const char *function) {
+    struct hak_outgoing *out = hak_outgoing_of(heap, ptr);
+    const uint32_t index = index_in(slab, ptr, function);
+    const uint64_t bit = (uint64_t)1 << (index % 64);
+    if (out->span != 0 && out->slab != slab) send(heap, out);
+    if (out->span == 0 || out->word != index / 64) {
+        if (out->span != 0) put_bits(heap, out); /* its owner is told with what follows */
+        begin(out, slab, index / 64);
+        heap->outgoing_slots |= 1U << (out - heap->outgoing);
+    }
+    const uint64_t bits = hak_load_rlx(&out->bits);
+    if (hak_unlikely((bits & bit) != 0)) misuse(function, ptr, HAK_MISUSE_DOUBLE_FREE);
+    heap->outgoing_room -= out->share;
+    hak_store_rel(&out->bits, bits | bit); /* release: the slot is complete */
+    if (heap->outgoing_room >= 0) return;
     hak_remote_deliver(heap);
     hak_slab_relieve(); /* a delivery to a parked heap may have emptied slabs */
 }
 
-void hak_remote_free_now(void *ptr) {
-    struct hak_slab *slab = slab_of(ptr);
-    uint32_t index = index_in(slab, ptr);
+void hak_remote_free_now(struct hak_slab *slab, void *ptr, const char *function) {
+    uint32_t index = index_in(slab, ptr, function);
     put_word(slab, index / 64, (uint64_t)1 << (index % 64));
     notify_owner(slab);
 }

@@ -80,23 +80,35 @@ static void log_resize(unsigned c, uint32_t before, uint32_t after, uint32_t hig
     hak_text_line(&text, 2);
 }
 
-/* Puts the `count` oldest blocks of a bin back into their slabs. */
+/* The blocks of `ptrs`, up to `count`, that lie in one slab of this heap's go back into it. Returns how many. */
+static uint32_t put_own(struct hak_heap *heap, struct hak_slab *slab, void *const *ptrs, uint32_t count) {
+    enum hak_free_result result;
+    uint32_t put = hak_slab_put_blocks(slab, ptrs, count, &result);
+    if (hak_unlikely(result == HAK_FREE_DOUBLE)) hak_misuse_late(ptrs[put], HAK_MISUSE_DOUBLE_FREE);
+    if (hak_unlikely(result == HAK_FREE_NOT_START)) hak_misuse_late(ptrs[put], HAK_MISUSE_INTERIOR);
+    if (!slab->listed || hak_slab_is_empty(slab)) hak_heap_settle(heap, slab);
+    return put;
+}
+
+/* Puts the `count` oldest blocks of a bin back into their slabs, or on their way to the slabs' owners. */
 static void flush(struct hak_heap *heap, unsigned c, uint32_t count) {
     void **base = heap->state[c].base;
-    for (uint32_t i = 0; i < count;) {
-        struct hak_region region = hak_region_lookup(base[i]);
-        if (hak_unlikely(region.owner != hak_heap_tag(heap))) hak_misuse_late(base[i], HAK_MISUSE_FREE_MEMORY);
-        struct hak_slab *slab = region.descriptor;
-        enum hak_free_result result;
-        i += hak_slab_put_blocks(slab, base + i, count - i, &result);
-        if (hak_unlikely(result == HAK_FREE_DOUBLE)) hak_misuse_late(base[i], HAK_MISUSE_DOUBLE_FREE);
-        if (hak_unlikely(result == HAK_FREE_NOT_START)) hak_misuse_late(base[i], HAK_MISUSE_INTERIOR);
-        if (!slab->listed || hak_slab_is_empty(slab)) hak_heap_settle(heap, slab);
+    uint32_t own = 0, others = 0;
+    while (own + others < count) {
+        void **ptrs = base + own + others;
+        struct hak_region region = hak_region_lookup(*ptrs);
+        if (hak_unlikely(region.owner == 0)) hak_misuse_late(*ptrs, HAK_MISUSE_FREE_MEMORY);
+        if (region.owner == hak_heap_tag(heap)) {
+            own += put_own(heap, region.descriptor, ptrs, count - own - others);
+        } else {
+            hak_remote_free(heap, region.descriptor, *ptrs, NULL);
+            others++;
+        }
     }
     uint32_t left = fill_of(heap, c) - count;
     memmove(base, base + count, left * sizeof *base);
     heap->bin[c].top = base + left;
-    hak_count_by_owner(&heap->blocks_out[c], -(uint64_t)count);
+    hak_count_by_owner(&heap->blocks_out[c], -(uint64_t)own);
 }
 
 /* ---- adaptive size -------------------------------------------------------------------------------------- */
@@ -298,7 +310,7 @@ void *hak_tcache_alloc(unsigned c) {
 
 /* ---- free and flush -------------------------------------------------------------------------------------- */
 
-static void free_local(struct hak_heap *heap, void *ptr, struct hak_slab *slab, const char *function) {
+static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab, const char *function) {
     unsigned c = slab->size_class;
     struct hak_bin *bin = &heap->bin[c];
     if (hak_unlikely(hak_slab_index(slab, ptr) == HAK_NO_BLOCK)) hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
@@ -326,21 +338,23 @@ static void free_local(struct hak_heap *heap, void *ptr, struct hak_slab *slab, 
 void hak_tcache_free(void *ptr, const char *function) {
     hak_fork_check();
     struct hak_heap *heap = hak_heap_get();
-    if (heap == NULL) {
-        hak_remote_free_now(ptr);
-        hak_slab_relieve();
-        return;
-    }
     /* Who owns the slab is asked only now: a thread without a heap may just have taken over one that owned the slab
      * until a moment ago, and what it read before would tell it that the slab is its own. */
     struct hak_region region = hak_region_lookup(ptr);
-    if (region.owner != hak_heap_tag(heap)) {
+    if (hak_unlikely(region.owner == 0)) hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
+    if (heap == NULL) {
+        hak_remote_free_now(region.descriptor, ptr, function);
+        hak_slab_relieve();
+        return;
+    }
+    const struct hak_bin *bin = &heap->bin[region.kind / 2];
+    if (region.owner != hak_heap_tag(heap) && (!hak_heap_keeps(region.kind / 2) || bin->top == bin->limit)) {
         if (heap->window == NULL) hak_heap_look_at(heap, ptr); /* a thread that only frees needs one, too */
-        hak_remote_free(heap, ptr, hak_class_bytes(region.kind / 2));
+        hak_remote_free(heap, region.descriptor, ptr, function);
         return;
     }
     bool was_busy = hak_heap_enter(heap);
-    free_local(heap, ptr, region.descriptor, function);
+    free_cached(heap, ptr, region.descriptor, function);
     hak_heap_leave(heap, was_busy);
 }
 

@@ -23,13 +23,15 @@ static struct hak_slab *new_record(unsigned size_class) {
     uint32_t block_bytes = hak_class_bytes(size_class);
     unsigned slabs = hak_class_slabs(size_class);
     uint32_t blocks = (uint32_t)(slabs * HAK_SLAB_BYTES / block_bytes), words = (blocks + 63) / 64;
-    size_t head = sizeof(struct hak_slab) + 2 * words * sizeof(uint64_t);
+    size_t free_bits = hak_round_up(offsetof(struct hak_slab, bits) + words * sizeof(uint64_t), HAK_CACHE_LINE);
+    size_t head = free_bits + words * sizeof(uint64_t);
     struct hak_slab *slab = hak_meta_alloc(head + (HAK_EXACT ? blocks * sizeof(uint32_t) : 0));
     if (slab == NULL) return NULL;
     slab->block_bytes = block_bytes;
     slab->reciprocal = ((uint64_t)1 << 32) / (block_bytes >> HAK_MIN_ALIGN_SHIFT) + 1;
     slab->blocks = (uint16_t)blocks;
     slab->words = (uint16_t)words;
+    slab->free_bits = (uint16_t)((free_bits - offsetof(struct hak_slab, bits)) / sizeof(uint64_t));
     slab->size_class = (uint8_t)size_class;
     slab->slabs = (uint8_t)slabs;
     if (HAK_EXACT) slab->request = (_Atomic uint32_t *)(void *)((char *)slab + head);

@@ -19,31 +19,34 @@
 
 struct hak_superslab;
 
+/* Each part has cache lines of its own: who frees another's block reads the first and writes the third, and the owner
+ * works in the second and the fourth. */
 struct hak_slab {
-    /* constant while the slab is in use */
+    /* constant while the slab is in use, but for owner */
     char *base;
-    uint32_t block_bytes;
     uint64_t reciprocal; /* floor(2^32 / (block_bytes / 16)) + 1 */
+    void *_Atomic owner; /* the heap; NULL while the slab is not in use */
+    struct hak_superslab *superslab;
+    _Atomic uint32_t *request; /* HAK_EXACT builds: requested size + 1 of each live block, 0 of a free one */
+    uint32_t block_bytes;
     uint16_t blocks;
-    uint16_t words; /* of each bitmap */
+    uint16_t words;     /* of each bitmap */
+    uint16_t free_bits; /* where the second one begins in bits */
     uint8_t size_class;
     uint8_t slabs;
     uint8_t first_slab; /* index in the superslab */
-    struct hak_superslab *superslab;
-    _Atomic uint32_t *request; /* HAK_EXACT builds: requested size + 1 of each live block, 0 of a free one */
 
     /* owner thread only */
-    uint32_t free_count;
+    HAK_ALIGNED_LINE uint32_t free_count;
     uint16_t first_word; /* no bit of free is set below this word */
     bool listed;         /* in the owner's list of slabs with free blocks */
     struct hak_slab *next, *prev;
 
     /* any thread */
-    HAK_ALIGNED_LINE void *_Atomic owner; /* the heap; NULL while the slab is not in use */
-    struct hak_slab *inbox_next;          /* written by the one thread that set queued */
-    _Atomic bool queued;                  /* in a heap's inbox, or about to be */
+    HAK_ALIGNED_LINE struct hak_slab *inbox_next; /* written by the one thread that set queued */
+    _Atomic bool queued;                          /* in a heap's inbox, or about to be */
 
-    uint64_t bits[]; /* free[words] (owner thread only), then remote[words] (any thread, atomic) */
+    uint64_t bits[]; /* remote[words] (any thread, atomic), then on its own lines free[words] (owner thread only) */
 };
 
 /* The first field of a superslab's record. Builds without HAK_REGION_LOOKUP: the slab that each granule belongs to, or
@@ -62,10 +65,8 @@ HAK_INLINE const struct hak_slab *hak_slab_find(const struct hak_region_leaf *le
     return hak_load_acq(&superslab->slab[granule % HAK_SUPERSLAB_SLABS]);
 }
 
-HAK_INLINE uint64_t *hak_slab_free_bits(struct hak_slab *slab) { return slab->bits; }
-HAK_INLINE _Atomic uint64_t *hak_slab_remote_bits(struct hak_slab *slab) {
-    return (_Atomic uint64_t *)(slab->bits + slab->words);
-}
+HAK_INLINE uint64_t *hak_slab_free_bits(struct hak_slab *slab) { return slab->bits + slab->free_bits; }
+HAK_INLINE _Atomic uint64_t *hak_slab_remote_bits(struct hak_slab *slab) { return (_Atomic uint64_t *)slab->bits; }
 
 #define HAK_NO_BLOCK UINT32_MAX
 
