@@ -17,8 +17,11 @@ void *hak_null_slots[1] = {HAK_BIN_BOTTOM};
 /* No granule lies in the window of a heap that looks at none. */
 #define NO_WINDOW ((size_t)1 << 60)
 
-static struct hak_heap empty_heap = {.bin = NULL_BINS, .first_granule = NO_WINDOW, .kind = HAK_HEAP_EMPTY};
-static struct hak_heap dead_heap = {.bin = NULL_BINS, .first_granule = NO_WINDOW, .kind = HAK_HEAP_DEAD};
+#define NULL_HEAP(what)                                                                                                \
+    { .bin = NULL_BINS, .first_granule = NO_WINDOW, .outgoing = hak_no_outgoing, .kind = (what) }
+
+struct hak_outgoing hak_no_outgoing[HAK_OUTGOING_SLOTS];
+static struct hak_heap empty_heap = NULL_HEAP(HAK_HEAP_EMPTY), dead_heap = NULL_HEAP(HAK_HEAP_DEAD);
 
 _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("initial-exec"))) = &empty_heap;
 
@@ -46,6 +49,7 @@ static void init_heap(struct hak_heap *heap) {
     hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
     heap->kind = HAK_HEAP_REAL;
     heap->first_granule = NO_WINDOW;
+    heap->outgoing = hak_no_outgoing;
     heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
     for (size_t i = 0; i < sizeof heap->bin_index; i++)
@@ -165,6 +169,7 @@ static void on_thread_exit(void *value) {
     hak_tls_heap = &dead_heap;
     hak_tcache_flush_all(heap);
     hak_tcache_drop_bins(heap);
+    hak_remote_drop_outgoing(heap);
     park(heap);
     hak_slab_relieve();
 }

@@ -29,6 +29,8 @@ struct hak_outgoing {
     _Atomic uint64_t bits; /* owner thread; read by a forked child: set after all else, cleared before */
     struct hak_slab *slab;
 };
+/* The slots of a heap that has needed none yet. They stay unused. */
+extern struct hak_outgoing hak_no_outgoing[HAK_OUTGOING_SLOTS];
 
 /* A bin is a stack of blocks: `top` points one past the topmost, `limit` one past the last slot. The slot below
  * the first holds HAK_BIN_BOTTOM, which is misaligned as no block is: so malloc fetches a block, and finds out that
@@ -84,7 +86,7 @@ struct hak_heap {
     uint32_t outgoing_slots;                 /* those in use, as bits */
     int64_t outgoing_room;                   /* left of HAKMEM_REMOTE_BYTES; below 0 the buffer is full */
     uint64_t next_sweep_ms;
-    struct hak_outgoing outgoing[HAK_OUTGOING_SLOTS];
+    struct hak_outgoing *outgoing; /* HAK_OUTGOING_SLOTS of them */
 
     /* owner thread; read by a forked child, where the owner is gone: 1 while the heap may be half changed */
     _Atomic bool busy;

@@ -2,6 +2,7 @@
 #include "front/remote.h"
 
 #include "base/log.h"
+#include "pages/meta.h"
 
 /* ---- inboxes ------------------------------------------------------------------------------------------- */
 
@@ -102,7 +103,32 @@ void hak_remote_deliver(struct hak_heap *heap) {
     heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1;
 }
 
+void hak_remote_free_now(struct hak_slab *slab, void *ptr, const char *function) {
+    uint32_t index = index_in(slab, ptr, function);
+    put_word(slab, index / 64, (uint64_t)1 << (index % 64));
+    notify_owner(slab);
+}
+
+#define OUTGOING_BYTES (HAK_OUTGOING_SLOTS * sizeof(struct hak_outgoing))
+
+static bool has_slots(struct hak_heap *heap) {
+    if (heap->outgoing != hak_no_outgoing) return true;
+    struct hak_outgoing *slots = hak_meta_alloc(OUTGOING_BYTES);
+    if (slots != NULL) heap->outgoing = slots;
+    return slots != NULL;
+}
+
+void hak_remote_drop_outgoing(struct hak_heap *heap) {
+    hak_assert(heap->outgoing_slots == 0);
+    if (heap->outgoing != hak_no_outgoing) hak_meta_free(heap->outgoing, OUTGOING_BYTES);
+    heap->outgoing = hak_no_outgoing;
+}
+
 void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, const char *function) {
+    if (!has_slots(heap)) {
+        hak_remote_free_now(slab, ptr, function);
+        return;
+    }
     struct hak_outgoing *out = hak_outgoing_of(heap, ptr);
     const uint32_t index = index_in(slab, ptr, function);
     const uint64_t bit = (uint64_t)1 << (index % 64);
@@ -119,10 +145,4 @@ void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, co
     if (heap->outgoing_room >= 0) return;
     hak_remote_deliver(heap);
     hak_slab_relieve(); /* a delivery to a parked heap may have emptied slabs */
-}
-
-void hak_remote_free_now(struct hak_slab *slab, void *ptr, const char *function) {
-    uint32_t index = index_in(slab, ptr, function);
-    put_word(slab, index / 64, (uint64_t)1 << (index % 64));
-    notify_owner(slab);
 }

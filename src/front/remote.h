@@ -42,6 +42,8 @@ void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, co
 void hak_remote_free_now(struct hak_slab *slab, void *ptr, const char *function);
 /* Delivers the outgoing buffer. */
 void hak_remote_deliver(struct hak_heap *heap);
+/* Frees its slots, which are unused. */
+void hak_remote_drop_outgoing(struct hak_heap *heap);
 /* Collects what others have delivered to this heap; slabs that moved on go to their new owner's inbox. */
 void hak_remote_collect(struct hak_heap *heap);
 
