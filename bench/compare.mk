@@ -15,10 +15,10 @@ bench-growth:   ## cost of an operation against live heap, threads, sizes and re
 	@$(MAKE) libs bench-build
 	@$(call bench_run,build/bench/growth,growth)
 
-bench-results:  ## all of both into bench/results, and from there into docs/PERFORMANCE.md and README.md (hours)
+bench-results:  ## all of both into bench/results, and from there into docs/PERFORMANCE.md and README.md (hours); BENCH=real: a part anew
 	@ci/deps.sh bench
 	@$(MAKE) libs bench-build
-	@$(call bench_run,bench/results,all)
+	@$(call bench_run,bench/results,$(or $(BENCH),all)) $(if $(BENCH),--add)
 	@bench/performance.py
 
 .PHONY: bench bench-growth bench-results

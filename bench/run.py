@@ -39,6 +39,7 @@ def arguments():
                              "otherwise all but those; the C library always takes part")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"otherwise {ROUNDS}")
     parser.add_argument("--out", type=Path, default=lab.ROOT / "build/bench", metavar="DIRECTORY", help="otherwise build/bench")
+    parser.add_argument("--add", action="store_true", help="keep what the directory has of other workloads")
     parser.add_argument("--list", action="store_true", help="list the workloads that are chosen")
     parser.epilog = ("environment: BENCH_PEERS=PATH:NAME=PATH:... adds allocators to the usual ones; LAB_QUICK=1 makes every "
                      "length small, for tests")
@@ -49,13 +50,14 @@ def arguments():
 
 
 class Campaign:
-    """Every chosen workload on every chosen allocator: first a run each to see that all is right, then the rounds."""
+    """Every chosen workload on every chosen allocator, in rounds; before these a run of each real program, unmeasured, to see
+    that it is on its allocator."""
 
-    def __init__(self, chosen, compared, rounds, out):
+    def __init__(self, chosen, compared, rounds, out, kept=()):
         self.workloads, self.allocators, self.rounds, self.out = chosen, compared, rounds, out
         self.failures = {}  # (title, allocator): why
-        self.rows = []
-        self.time_left = lab.TimeLeft({(w.title, a.name): rounds + 1 for w in chosen for a in compared})
+        self.rows = list(kept)
+        self.time_left = lab.TimeLeft({(w.title, a.name): rounds + (w.group == "real") for w in chosen for a in compared})
         self.limits, self.said = {}, {}  # by title
 
     def once(self, workload, allocator, more=None):
@@ -64,10 +66,13 @@ class Campaign:
         if QUICK:
             env["BENCH_QUICK"] = "1"
         run = lab.run(workloads.command(workload), env, cwd=lab.ROOT, limit=self.limits.get(workload.title, LIMIT_SECONDS))
+        self.limits.setdefault(workload.title, int(60 + LIMIT_TIMES * run.wall))
         self.time_left.end((workload.title, allocator.name), run.wall)
         said = lab.without_figures(run.out) if workload.group == "real" else ""
         if said != self.said.setdefault(workload.title, said):
             raise lab.Failed("its output differs from that on the C library")
+        for metric in workload.metrics:
+            workloads.cost(metric, run)  # fails if it is not there
         return run
 
     def tell(self, index, name, text):
@@ -98,18 +103,13 @@ class Campaign:
     # ---- the first run -------------------------------------------------------------------------------------------------
 
     def check(self, workload, allocator):
-        """One run, unmeasured: it must print its figures, and a real program must be on the allocator."""
-        bindings = allocators.Bindings() if workload.group == "real" else None
-        run = self.once(workload, allocator, bindings and bindings.env)
-        for metric in workload.metrics:
-            workloads.cost(metric, run)
-        if bindings:
-            bindings.verify(workload.title, allocator)
-        self.limits.setdefault(workload.title, int(60 + LIMIT_TIMES * run.wall))
+        bindings = allocators.Bindings()
+        self.once(workload, allocator, bindings.env)
+        bindings.verify(workload.title, allocator)
 
     def check_all(self):
         for index, workload in enumerate(self.workloads):
-            for allocator in self.allocators:
+            for allocator in self.allocators if workload.group == "real" else ():
                 if self.left_out(workload, allocator):
                     self.time_left.cancel((workload.title, allocator.name))
                     continue
@@ -154,6 +154,14 @@ class Campaign:
             self.record(workload, self.measure(index, workload))
 
 
+def rows_of_others(out, chosen):
+    """What raw.tsv has of workloads that are not chosen."""
+    if not (out / "raw.tsv").exists():
+        return []
+    titles = {workload.title for workload in chosen}
+    return [list(row.values()) for row in lab.read_tsv(out / "raw.tsv") if row["workload"] not in titles]
+
+
 # ---- where it was measured ---------------------------------------------------------------------------------------------
 
 
@@ -187,8 +195,10 @@ def main():
     if QUICK:
         lab.REPEATS_MAX = 0
     asked.out.mkdir(parents=True, exist_ok=True)
-    write_about(asked.out, compared, asked.rounds)
-    campaign = Campaign(chosen, compared, asked.rounds, asked.out)
+    kept = rows_of_others(asked.out, chosen) if asked.add else []
+    rounds = sorted({asked.rounds, *{row[0]: int(row[RAW.index("round")]) for row in kept}.values()})
+    write_about(asked.out, compared, f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else rounds[0])
+    campaign = Campaign(chosen, compared, asked.rounds, asked.out, kept)
     campaign.check_all()
     campaign.measure_all()
     lab.status(f"{len(chosen)} workloads on {len(compared)} allocators: {asked.out}", last=True)

@@ -51,6 +51,15 @@ script() {
     done
 }
 
+@test "what is measured anew takes the place of what was there, and the rest is kept" {
+    compare --bench lifo,calloc --alloc hakmem --rounds 1
+    compare --bench calloc --alloc hakmem --rounds 2 --add
+    [ "$(cut -f1,5 results/raw.tsv | tail -n +2 | sort | uniq -c | tr -s ' \n\t' ' ')" = \
+        " 2 calloc hakmem 2 calloc libc 1 lifo hakmem 1 lifo libc " ]
+    grep -q '^rounds	1 to 2$' results/about.tsv
+    grep -q '^| lifo |' results/tables.md
+}
+
 @test "a growth curve has a workload per point, and a chart" {
     compare --bench growth-remote --alloc hakmem --rounds 1
     [ "$(cut -f1 results/raw.tsv | grep -c '^growth-remote@')" -eq 14 ]
