@@ -28,7 +28,8 @@
     while (0)
 #define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 
-#define SMALL 64
+#define SMALL 48 /* less than a cache line: what another thread frees goes home */
+#define KEPT 64  /* and stays with it, if there is room */
 #define PER_SLAB (HAK_SLAB_BYTES / SMALL)
 #define RUN (100 * HAK_KIB)
 #define BIG (HAK_MIB + HAK_GRANULE) /* the fewest granules: an entry of the region map is a step */
@@ -148,6 +149,21 @@ static void leave_full_slab(void) { leave_small(PER_SLAB + 1); }
 static void drop_rest(void) {
     for (unsigned i = 2; i < PER_SLAB + 1; i++) drop(left[i]);
 }
+
+/* Others' blocks in the bins: kept, handed out again, flushed, and still there when the thread ends. */
+static void leave_three_to_keep(void) {
+    small_caches();
+    for (unsigned i = 0; i < 3; i++) left[i] = make(KEPT);
+}
+static void keep(uint64_t *block) {
+    uint64_t *own = make(KEPT);
+    drop(block);
+    uint64_t *again = make(KEPT);
+    drop(own);
+    drop(again);
+}
+static void keep_0(void) { keep(left[0]); }
+static void keep_1(void) { keep(left[1]); }
 
 static void leave_parked_three_and_others(void) {
     small_caches();
@@ -416,6 +432,11 @@ const struct kernel kernels[] = {
      .setup = leave_three,
      .program = {.threads = 3, .body = {drop_0, make_other_then_small, drop_then_make}, .owner = true},
      .check = drop_1},
+    {.name = "keep",
+     .what = "a thread's end against threads that keep its blocks, hand them out and flush them",
+     .setup = leave_three_to_keep,
+     .program = {.threads = 3, .body = {nothing, keep_0, keep_1}, .owner = true},
+     .check = drop_2},
     {.name = "shared_heap",
      .what = "threads without a heap against each other and a remote free",
      .setup = leave_three,
