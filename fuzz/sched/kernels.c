@@ -142,6 +142,11 @@ static void leave_parked_three(void) {
     small_caches();
     run_and_end(leave_three);
 }
+/* Without bins each free goes to the slab, for which it must be known whose that is. */
+static void leave_parked_three_without_bins(void) {
+    set_option(TLS_BYTES, 0);
+    leave_parked_three();
+}
 static void make_one_and_drop(void) { drop(make(SMALL)); }
 
 /* A full slab and one block more: the slab is in no list of its owner, and comes back by the first remote free. */
@@ -425,6 +430,11 @@ const struct kernel kernels[] = {
     {.name = "first_free_adopt",
      .what = "a thread whose first call is free against an adoption from the heap that it takes over",
      .setup = leave_parked_three,
+     .program = {.threads = 3, .body = {make_one_and_drop, drop_0, drop_1_then_make}, .owner = true},
+     .check = drop_2},
+    {.name = "first_free_no_bins",
+     .what = "the same, where blocks go straight to their slabs",
+     .setup = leave_parked_three_without_bins,
      .program = {.threads = 3, .body = {make_one_and_drop, drop_0, drop_1_then_make}, .owner = true},
      .check = drop_2},
     {.name = "adopt_adopt",
