@@ -235,6 +235,43 @@ static void use_all_classes_with_nothing(void *argument) {
     must(hak_tls_heap->capacity_bytes == 0);
 }
 
+static _Atomic bool may_end;
+static void *have_a_heap(void *heap) {
+    take(0);
+    *(_Atomic bool *)heap = true;
+    while (!atomic_load(&may_end)) usleep(200);
+    return NULL;
+}
+
+/* Of what all threads may hold each has its share, but no less than 256 KiB; who holds more gives it back by and by. */
+static void share_with_threads(void *argument) {
+    enum { OTHERS = 7 };
+    pthread_t others[OTHERS];
+    (void)argument;
+    set_option(TLS_ALL_BYTES, MIB);
+    use_all_classes(NULL);
+    must(hak_heap_threads() == 1);
+    must(hak_tls_heap->capacity_bytes > MIB / 2 && hak_tls_heap->capacity_bytes <= MIB);
+    for (unsigned i = 0; i < OTHERS; i++) {
+        _Atomic bool has_heap = false;
+        start_thread(&others[i], have_a_heap, &has_heap);
+        while (!atomic_load(&has_heap)) usleep(200);
+        if (i != 0 && i != OTHERS - 1) continue;
+        must(hak_heap_threads() == i + 2);
+        use_all_classes(NULL);
+        must(hak_tls_heap->capacity_bytes <= (i == 0 ? MIB / 2 : MIB / 4));
+        must(hak_tls_heap->capacity_bytes > MIB / 8);
+    }
+    atomic_store(&may_end, true);
+    for (unsigned i = 0; i < OTHERS; i++) must(pthread_join(others[i], NULL) == 0);
+    must(hak_heap_threads() == 1);
+}
+
+static void many_threads_share_what_all_may_hold(void **state) {
+    (void)state;
+    succeeds(share_with_threads);
+}
+
 /* What has no bin goes straight to its slab, and that must keep to the budgets of memory as well. */
 static void use_one_class_without_a_bin(void) {
     enum { BLOCKS = 16384 };
@@ -433,6 +470,7 @@ int main(void) {
         cmocka_unit_test(a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further),
         cmocka_unit_test(a_window_that_used_less_than_a_quarter_halves),
         cmocka_unit_test(bins_and_threads_stay_within_their_bytes),
+        cmocka_unit_test(many_threads_share_what_all_may_hold),
         cmocka_unit_test(without_bins_free_memory_stays_within_its_budget),
         cmocka_unit_test(the_largest_bin_makes_room_for_a_fresh_one_and_says_so),
         cmocka_unit_test(fresh_blocks_come_in_the_order_of_addresses),

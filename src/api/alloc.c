@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "front/heap.h"
 #include "front/tcache.h"
+#include "hakmem.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 
@@ -154,6 +155,7 @@ static void *resize_in_layer(void *ptr, size_t size, size_t *given, const struct
     size_t wanted = with_slack(size);
     bool same_class = wanted <= HAK_MID_MAX && hak_class_bytes(hak_class_of(wanted)) == *given;
     if (wanted <= *given && (wanted > *given / 2 || same_class)) return ptr;
+    if (region->owner != 0) return NULL;
     hak_tcache_tick();
     if (region->kind == HAK_KIND_L25 && wanted > HAK_MID_MAX && wanted <= HAK_L25_MAX)
         return hak_l25_resize(region->descriptor, ptr, wanted, given) ? ptr : NULL;
@@ -183,9 +185,12 @@ void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function) {
     void *moved = HAK_EXACT ? resize_guarded(ptr, size, &region, site, function)
                             : resize_in_layer(ptr, size, &given, &region, site);
     if (moved != NULL) return moved;
-    moved = hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    /* What is small moves by way of the bins, as it is mostly there. */
+    const bool by_bins = !HAK_EXACT && size <= HAK_MID_MAX;
+    moved = by_bins ? hak_malloc(size) : hak_alloc(size, HAK_MIN_ALIGN, false, site);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, size < usable ? size : usable);
-    hak_release(ptr, function);
+    if (by_bins) hak_free(ptr);
+    else hak_release(ptr, function);
     return moved;
 }

@@ -39,6 +39,9 @@ static pthread_key_t exit_key; /* constant once key_state is KEY_MADE */
  * whether it is worth taking: relaxed. */
 static _Atomic uint32_t parked_with[HAK_CLASS_COUNT];
 
+/* Threads with a heap. Relaxed: only for how much each may cache. */
+static _Atomic uint32_t threads;
+
 static struct hak_lock shared_lock = HAK_LOCK_INIT(HAK_RANK_SHARED);
 static struct hak_heap first_shared_heap;
 static struct hak_heap *shared_heap HAK_GUARDED_BY(shared_lock);
@@ -170,6 +173,7 @@ static void on_thread_exit(void *value) {
     hak_tcache_flush_all(heap);
     hak_tcache_drop_bins(heap);
     hak_remote_drop_outgoing(heap);
+    hak_sub_rlx(&threads, 1);
     park(heap);
     hak_slab_relieve();
 }
@@ -216,6 +220,7 @@ static HAK_COLD struct hak_heap *attach(void) {
         park(heap);
         return NULL;
     }
+    hak_add_rlx(&threads, 1);
     hak_remote_collect(heap);
     if (HAK_PREWARM_TLS) hak_tcache_prewarm(heap);
     hak_heap_leave(heap, false);
@@ -231,6 +236,8 @@ struct hak_heap *hak_heap_get(void) {
     if (hak_likely(heap->kind == HAK_HEAP_REAL)) return heap;
     return heap->kind == HAK_HEAP_EMPTY ? attach() : NULL;
 }
+
+uint32_t hak_heap_threads(void) { return hak_load_rlx(&threads); }
 
 struct hak_heap *hak_heap_peek(void) {
     struct hak_heap *heap = hak_tls_heap;
@@ -394,6 +401,7 @@ static void park_orphans_locked(void) HAK_REQUIRES(registry_lock) {
     parked_heaps = NULL;
     parked_count = 0;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&parked_with[c], 0);
+    hak_store_rlx(&threads, hak_tls_heap->kind == HAK_HEAP_REAL);
     for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) {
         bool was_parked = heap->parked;
         heap->parked = false;

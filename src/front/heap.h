@@ -168,6 +168,8 @@ struct hak_front_stats {
     uint64_t threads, heaps_parked, remote_frees, adopted_slabs, refills, flushes, grows, shrinks;
 };
 void hak_front_stats(struct hak_front_stats *out);
+/* How many threads have a heap, about. */
+uint32_t hak_heap_threads(void);
 /* Calls `visit` for every heap ever made, under the registry lock. Returns how many are parked. */
 uint64_t hak_heap_each(void (*visit)(const struct hak_heap *heap, void *data), void *data);
 

@@ -24,6 +24,8 @@
 #define CLOCK_VISITS 32
 #define DECAY_INTERVAL_MS 50
 #define SWEEP_INTERVAL_MS 1000
+/* Of what all threads may hold, a thread has so much in any case. */
+#define LEAST_SHARE (256 * HAK_KIB)
 /* Memory that was not resident before, taken by all: then as much of what is dirty is given back. */
 #define RECLAIM_BYTES HAK_MIB
 
@@ -42,6 +44,13 @@ static uint32_t most_slots(unsigned c) {
 static uint32_t least_slots(unsigned c) {
     uint64_t least = hak_option(TLS_SLOTS_MIN);
     return least < most_slots(c) ? (uint32_t)least : most_slots(c);
+}
+
+/* Bytes that all bins of a thread may hold. Many threads cannot all run at once, and then need less each. */
+static uint64_t thread_bytes(void) {
+    const uint64_t most = hak_option(TLS_BYTES), all = hak_option(TLS_ALL_BYTES), threads = hak_heap_threads();
+    if (most <= LEAST_SHARE || most * threads <= all) return most;
+    return all / threads > LEAST_SHARE ? all / threads : LEAST_SHARE;
 }
 
 static size_t slots_bytes(uint32_t capacity) { return (capacity + 1) * sizeof(void *); } /* one for the bottom */
@@ -132,7 +141,7 @@ static void grow(struct hak_heap *heap, unsigned c) {
     uint32_t before = state->capacity, after = before * 2, most = most_slots(c);
     if (after > most) after = most;
     if (after <= before) return;
-    if (heap->capacity_bytes + (size_t)(after - before) * hak_class_bytes(c) > hak_option(TLS_BYTES)) return;
+    if (heap->capacity_bytes + (size_t)(after - before) * hak_class_bytes(c) > thread_bytes()) return;
     if (!resize_bin(heap, c, after)) return;
     hak_count_by_owner(&heap->grows, 1);
     log_resize(c, before, after, state->high_water);
@@ -152,6 +161,11 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
     if (refill) {
         state->refills++;
         if (state->filled > state->high_water) state->high_water = state->filled;
+    }
+    if (hak_unlikely(heap->capacity_bytes > thread_bytes()) && state->capacity > 1) { /* threads came since it grew */
+        halve(heap, c);
+        begin_window(state);
+        return;
     }
     bool is_time = state->visits % GROW_VISITS == 0;
     if (state->refills >= (is_time ? REFILLS_LATER : REFILLS_AT_ONCE)) {
@@ -186,7 +200,7 @@ static unsigned largest_bin(const struct hak_heap *heap) {
  * than it should. False if it can have none. */
 static bool open_bin(struct hak_heap *heap, unsigned c) {
     uint32_t slots = least_slots(c);
-    while (slots > 0 && heap->capacity_bytes + (size_t)slots * hak_class_bytes(c) > hak_option(TLS_BYTES)) {
+    while (slots > 0 && heap->capacity_bytes + (size_t)slots * hak_class_bytes(c) > thread_bytes()) {
         unsigned largest = largest_bin(heap);
         if (bin_bytes(heap, largest) > (size_t)slots * hak_class_bytes(c) && halve(heap, largest))
             note_fill(heap, largest);
