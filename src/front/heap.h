@@ -118,8 +118,8 @@ extern _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("ini
 HAK_INLINE uint32_t hak_heap_tag(const struct hak_heap *heap) { return (uint32_t)(uintptr_t)heap; }
 
 /* Around every slow path that changes a heap: a fork by another thread in between leaves the child a heap that it
- * cannot use. The hits need no mark; cut short anywhere they lose one block at worst. Remote frees need none (remote.c).
- * Calls may nest. */
+ * cannot use. The hits need no mark; cut short anywhere they lose one block at worst. Remote frees need none
+ * (remote.c). Calls may nest. */
 HAK_INLINE bool hak_heap_enter(struct hak_heap *heap) { return hak_xchg_acqrel(&heap->busy, true); }
 HAK_INLINE void hak_heap_leave(struct hak_heap *heap, bool was_busy) { hak_store_rel(&heap->busy, was_busy); }
 
