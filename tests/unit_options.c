@@ -446,7 +446,7 @@ static void the_table_shows_type_unit_default_and_value(void **state) {
         "HAKMEM_STATS                 text    1|json      -           json        print statistics",
         "HAKMEM_STATS_FILE            text    path        -           -           append the",
         "HAKMEM_PREWARM               number  classes     4           9           smallest size",
-        "HAKMEM_RETAIN_BYTES          number  bytes       8388608     1073741824  free dirty",
+        "HAKMEM_RETAIN_BYTES          number  bytes       524288      1073741824  free dirty",
         "HAKMEM_BIGCACHE_BUCKETS_MAX  number  buckets     65536       65536       the BigCache",
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

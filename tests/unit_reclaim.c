@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "base/sys.h"
 #include "front/tcache.h"
+#include "pages/budget.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 #include "stores/slab.h"
@@ -208,13 +209,34 @@ static void use_a_store_by_fits_and_starts(void *argument) {
     must(purged_in_round(20, saw[store].count, saw[store].bytes) >= all / 4);
 }
 
-/* A heap of 256 MiB that comes and goes: of it 16 times RETAIN_BYTES may stay beyond the budget, and no more. */
+/* Slabs come and go, of which all that are in use at once hold little: few are kept. */
+static void use_slabs_that_hold_little(void *argument) {
+    (void)argument;
+    const uint64_t unit = hak_option(RETAIN_BYTES), all = 200 * unit;
+    hak_sys_set_now_for_test(1000000);
+    hak_budget_trimmed(HAK_STORE_SLABS, all);
+    hak_budget_retaken(HAK_STORE_SLABS, all);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == 17 * unit);
+    hak_budget_note_live(HAK_STORE_SLABS, all);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all) == all / 2 + 16 * unit);
+    hak_budget_decay(2000000);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all / 2);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all / 2) == all / 4 + 16 * unit);
+}
+
+static void what_is_kept_for_slabs_goes_by_what_they_held(void **state) {
+    (void)state;
+    succeeds(use_slabs_that_hold_little);
+}
+
+/* A heap of 256 MiB that comes and goes: of it 256 times RETAIN_BYTES may stay beyond the budget, and no more. */
 static void use_a_store_beyond_all_bounds(void *argument) {
     (void)argument;
     hak_sys_set_now_for_test(1000000);
     purged_in_round(4, 65536, 4 * KIB);
     const uint64_t dirty = hak_slab_stats().dirty_bytes;
-    must(dirty <= (8 + 16 * 8) * MIB + 2 * MIB && dirty >= 96 * MIB);
+    must(dirty <= 257 * hak_option(RETAIN_BYTES) + 2 * MIB && dirty >= 96 * MIB);
 }
 
 static void what_is_kept_beyond_the_budgets_is_bounded(void **state) {
@@ -241,6 +263,7 @@ int main(void) {
         cmocka_unit_test(a_large_block_that_is_not_kept_takes_nothing_anew_each_time),
         cmocka_unit_test(what_is_taken_and_freed_in_turn_is_soon_kept),
         cmocka_unit_test(what_is_kept_beyond_the_budgets_is_bounded),
+        cmocka_unit_test(what_is_kept_for_slabs_goes_by_what_they_held),
         cmocka_unit_test(growth_of_a_large_block_counts_as_taking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

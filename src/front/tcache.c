@@ -243,6 +243,9 @@ static void decay(struct hak_heap *heap) {
 static void reclaim(void) {
     size_t taken[HAK_STORES];
     if (!hak_budget_take(RECLAIM_BYTES, taken)) return;
+    struct hak_front_stats front;
+    hak_front_stats(&front);
+    hak_budget_note_live(HAK_STORE_SLABS, front.live_bytes[0] + front.live_bytes[1]);
     const size_t slabs = taken[HAK_STORE_SLABS], l25 = taken[HAK_STORE_L25], big = taken[HAK_STORE_BIG];
     if (l25 + big != 0) hak_slab_reclaim(l25 + big);
     if (slabs + big != 0) hak_l25_reclaim(slabs + big);

@@ -6,7 +6,9 @@
 #include "base/sys.h"
 
 /* By so many times RETAIN_BYTES all budgets together may rise: a process that goes idle may keep it. */
-#define EXTRA_MAX 16
+#define EXTRA_MAX 256
+/* Each by so many, and further only as long as no more is in use and kept than was live at the peak. */
+#define EXTRA_LEAST 16
 #define FLOOR_SHARE 8
 
 static struct {
@@ -15,17 +17,30 @@ static struct {
     _Atomic uint64_t trimmed_ms;                /* when something was trimmed, the last time */
     _Atomic size_t trimmed;                     /* by then, and not taken anew since */
     _Atomic size_t extra;                       /* trimmed too early, of late */
+    _Atomic uint64_t peak;                      /* most that blocks took up, of late */
 } counts[HAK_STORES];
 
-uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t live_bytes) {
+void hak_budget_note_live(enum hak_store store, uint64_t bytes) {
+    if (bytes > hak_load_rlx(&counts[store].peak)) hak_store_rlx(&counts[store].peak, bytes);
+}
+
+/* Memory that comes and goes as a whole may stay as it was at its peak. */
+static uint64_t extra(enum hak_store store, uint64_t in_use) {
+    const uint64_t peak = hak_load_rlx(&counts[store].peak), extra = hak_load_rlx(&counts[store].extra);
+    const uint64_t most = EXTRA_LEAST * hak_option(RETAIN_BYTES) + (peak > in_use ? peak - in_use : 0);
+    return extra < most ? extra : most;
+}
+
+uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in_use) {
     if (part == HAK_BUDGET_NONE) return 0;
+    if (store != HAK_STORE_SLABS) hak_budget_note_live(store, in_use); /* there is often little in a slab in use */
     const uint64_t percent = hak_option(RETAIN_PERCENT);
     const uint64_t fixed = store == HAK_STORE_BIG ? hak_option(BIGCACHE_RESIDENT) : hak_option(RETAIN_BYTES);
     /* Free slabs fit nearly anywhere, so that a quarter of the share is enough to keep them for the next taker. */
-    const uint64_t share = live_bytes / (store == HAK_STORE_SLABS ? 400 : 100) * percent;
+    const uint64_t share = in_use / (store == HAK_STORE_SLABS ? 400 : 100) * percent;
     const uint64_t budget = fixed > share ? fixed : share;
     if (part == HAK_BUDGET_FLOOR) return budget / FLOOR_SHARE;
-    return percent == 0 ? budget : budget + hak_load_rlx(&counts[store].extra);
+    return percent == 0 ? budget : budget + extra(store, in_use);
 }
 
 void hak_budget_count(enum hak_store store, ptrdiff_t bytes) {
@@ -80,7 +95,9 @@ void hak_budget_decay(uint64_t now_ms) {
         ptrdiff_t balance = hak_load_rlx(&counts[i].balance);
         if (balance < 0 && is_past(&counts[i].gone_ms, now_ms)) hak_cas_acqrel(&counts[i].balance, &balance, 0);
         size_t extra = hak_load_rlx(&counts[i].extra);
-        if (halve && extra != 0) hak_cas_acqrel(&counts[i].extra, &extra, extra / 2);
+        if (!halve) continue;
+        if (extra != 0) hak_cas_acqrel(&counts[i].extra, &extra, extra / 2);
+        hak_store_rlx(&counts[i].peak, hak_load_rlx(&counts[i].peak) / 2);
     }
 }
 
@@ -88,6 +105,7 @@ static void forget(enum hak_store store) {
     hak_store_rlx(&counts[store].balance, 0);
     hak_store_rlx(&counts[store].trimmed, 0);
     hak_store_rlx(&counts[store].extra, 0);
+    hak_store_rlx(&counts[store].peak, 0);
 }
 
 /* The child is another program as a rule, and most of what the parent gives back and takes is not its. */

@@ -2,7 +2,8 @@
  *
  * Reuse goes before growth: what one store takes that was not resident, the others give back of what they hold dirty,
  * down to a floor. And no store gives back at each free what it needs again at once: what it trimmed and took anew
- * within PURGE_DELAY_MS is added to its budget for a while, up to 16 times RETAIN_BYTES for all stores together.
+ * within PURGE_DELAY_MS is added to its budget for a while: up to 16 times RETAIN_BYTES, and further as long as no more
+ * is in use and kept than was live at the peak; for all stores together at most 256 times RETAIN_BYTES.
  * All of this is advice: any thread, relaxed, publishes nothing. */
 #ifndef HAK_PAGES_BUDGET_H
 #define HAK_PAGES_BUDGET_H
@@ -12,8 +13,10 @@
 enum hak_store { HAK_STORE_SLABS, HAK_STORE_L25, HAK_STORE_BIG, HAK_STORES };
 enum hak_budget_part { HAK_BUDGET_NONE, HAK_BUDGET_FLOOR, HAK_BUDGET_ALL };
 
-/* Bytes that a store may hold dirty while so much of it is live. */
-uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t live_bytes);
+/* Bytes that a store may hold dirty while so many of it are in use. */
+uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in_use);
+/* So many bytes of the store are in blocks of the program. The stores of larger blocks need not say it. */
+void hak_budget_note_live(enum hak_store store, uint64_t bytes);
 
 /* So many bytes were taken that were not resident; or fewer than none, if a block's went back at once when it was
  * freed. What was kept first, and goes later, is no room to grow into: it is not counted. */
