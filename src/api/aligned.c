@@ -2,6 +2,7 @@
 #include "api/alloc.h"
 #include "api/libc_names.h"
 #include "base/sys.h"
+#include "front/heap.h"
 #include "hakmem.h"
 
 #include <errno.h>
@@ -11,16 +12,25 @@ static void *wrong_alignment(void) {
     return NULL;
 }
 
+static void *aligned_block(size_t size, size_t align, uintptr_t site) {
+    if (!HAK_EXACT && size <= HAK_MID_MAX && align <= HAK_MID_MAX) {
+        unsigned c = hak_class_of_aligned(size, align);
+        void *ptr = c == HAK_NO_CLASS ? HAK_BIN_BOTTOM : hak_bin_take(&hak_tls_heap->bin[c]);
+        if (hak_likely(!hak_is_misaligned(ptr))) return ptr;
+    }
+    return hak_alloc(size, align, false, site);
+}
+
 void *hak_aligned_alloc(size_t alignment, size_t size) {
     if (!hak_is_pow2(alignment)) return wrong_alignment();
-    return hak_alloc(size, alignment, false, HAK_SITE);
+    return aligned_block(size, alignment, HAK_SITE);
 }
 HAK_LIBC_NAME(aligned_alloc, hak_aligned_alloc);
 
 int hak_posix_memalign(void **memptr, size_t alignment, size_t size) {
     if (!hak_is_pow2(alignment) || alignment % sizeof(void *) != 0) return EINVAL;
     int saved = errno;
-    void *ptr = hak_alloc(size, alignment, false, HAK_SITE);
+    void *ptr = aligned_block(size, alignment, HAK_SITE);
     errno = saved;
     if (ptr == NULL) return ENOMEM;
     *memptr = ptr;
@@ -32,7 +42,7 @@ void *hak_memalign(size_t alignment, size_t size) {
     if (alignment > SIZE_MAX / 2 + 1) return wrong_alignment(); /* no larger power of two fits */
     size_t rounded = HAK_MIN_ALIGN;
     while (rounded < alignment) rounded *= 2;
-    return hak_alloc(size, rounded, false, HAK_SITE);
+    return aligned_block(size, rounded, HAK_SITE);
 }
 HAK_LIBC_NAME(memalign, hak_memalign);
 

@@ -19,19 +19,12 @@ HAK_INLINE struct hak_bin *bin_at(struct hak_heap *heap, size_t index) {
     return (struct hak_bin *)(void *)((char *)heap + index * (sizeof(struct hak_bin) / 2));
 }
 
-/* A block out of a bin; a misaligned pointer if it is empty. */
-HAK_INLINE void *take_from(struct hak_bin *bin) {
-    void *ptr = bin->top[-1];
-    if (hak_likely(!hak_is_misaligned(ptr))) bin->top--;
-    return ptr;
-}
-
-/* The same for a size of the Tiny layer, and for any of Tiny and Mid. */
+/* A block for a size of the Tiny layer, and for any of Tiny and Mid; misaligned if there is none at hand. */
 HAK_INLINE void *take_cached(size_t size) {
     struct hak_heap *heap = hak_tls_heap;
-    return take_from(bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]));
+    return hak_bin_take(bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]));
 }
-HAK_INLINE void *take_cached_mid(size_t size) { return take_from(&hak_tls_heap->bin[hak_class_of(size)]); }
+HAK_INLINE void *take_cached_mid(size_t size) { return hak_bin_take(&hak_tls_heap->bin[hak_class_of(size)]); }
 
 static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
     if (!HAK_EXACT && size <= HAK_MID_MAX) {
@@ -113,7 +106,7 @@ void *hak_calloc(size_t count, size_t size) {
 HAK_LIBC_NAME(calloc, hak_calloc);
 
 static void *resize(void *ptr, size_t size, uintptr_t site, const char *function) {
-    if (ptr == NULL) return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    if (ptr == NULL) return malloc_slow(size, site);
     if (size != 0) return hak_resize(ptr, size, site, function);
     hak_release(ptr, function);
     return NULL;

@@ -47,6 +47,13 @@ extern void *hak_null_slots[1]; /* constant: HAK_BIN_BOTTOM */
 #define HAK_NULL_BIN                                                                                                   \
     { .top = hak_null_slots + 1, .limit = hak_null_slots + 1 }
 
+/* A block out of a bin; a misaligned pointer if it is empty. */
+HAK_INLINE void *hak_bin_take(struct hak_bin *bin) {
+    void *ptr = bin->top[-1];
+    if (hak_likely(!hak_is_misaligned(ptr))) bin->top--;
+    return ptr;
+}
+
 /* Whether a bin takes blocks of other heaps' slabs, as long as it has room: what a thread frees it soon needs again,
  * and has at hand. Not those that share a cache line with others, or two threads would go on writing to it in turn. */
 HAK_INLINE bool hak_heap_keeps(unsigned size_class) { return size_class >= hak_class_of(HAK_CACHE_LINE); }

@@ -310,11 +310,8 @@ static void *refill(struct hak_heap *heap, unsigned c) {
 
 void *hak_tcache_alloc(unsigned c) {
     struct hak_heap *heap = hak_tls_heap;
-    void *ptr = heap->bin[c].top[-1];
-    if (hak_likely(!hak_is_misaligned(ptr))) {
-        heap->bin[c].top--;
-        return ptr;
-    }
+    void *ptr = hak_bin_take(&heap->bin[c]);
+    if (hak_likely(!hak_is_misaligned(ptr))) return ptr;
     if (hak_unlikely(ptr != HAK_BIN_BOTTOM)) hak_misuse_late(ptr, HAK_MISUSE_INTERIOR);
     hak_tcache_tick();
     heap = hak_heap_get();
