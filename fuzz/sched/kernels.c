@@ -78,8 +78,8 @@ static void run_and_end(void (*body)(void)) {
     sched_run(&config, &(struct sched_program){.threads = 1, .body = {body}});
 }
 
-/* The same with two more threads meanwhile, which end later: there are three parked heaps then, and the next two new
- * threads take those of the others. */
+/* The same with one or two more threads meanwhile, which end later: there are as many more parked heaps then, and the
+ * next new threads take those of the others. */
 static unsigned take_turns(const struct sched_choice *choice, void *data) {
     (void)data;
     sched_set others = choice->ready & ~(1U << choice->current), above = others & ~((2U << choice->current) - 1);
@@ -95,15 +95,19 @@ static void be_another(void) {
     hak_free(hak_malloc(SMALL));
     sched_yield_here();
 }
-static void run_and_end_before_others(void (*body)(void)) {
+static void run_and_end_before(unsigned others, void (*body)(void)) {
     const struct sched_config config = {.backend = backend, .choose = take_turns, .steps_max = UINT32_MAX};
     first_body = body;
-    sched_run(&config, &(struct sched_program){.threads = 3, .body = {be_first, be_another, be_another}});
+    sched_run(&config, &(struct sched_program){.threads = 1 + others, .body = {be_first, be_another, be_another}});
 }
 
 static void drop_0(void) { drop(left[0]); }
 static void drop_1(void) { drop(left[1]); }
 static void drop_2(void) { drop(left[2]); }
+static void drop_0_and_2(void) {
+    drop(left[0]);
+    drop(left[2]);
+}
 static void drop_1_and_2(void) {
     drop(left[1]);
     drop(left[2]);
@@ -142,12 +146,20 @@ static void leave_parked_three(void) {
     small_caches();
     run_and_end(leave_three);
 }
-/* Without bins each free goes to the slab, for which it must be known whose that is. */
+/* Without bins each free goes to the slab, for which it must be known whose that is. The first new thread takes another
+ * heap over, and adopts from this one. */
 static void leave_parked_three_without_bins(void) {
+    small_caches();
     set_option(TLS_BYTES, 0);
-    leave_parked_three();
+    run_and_end_before(1, leave_three);
 }
 static void make_one_and_drop(void) { drop(make(SMALL)); }
+/* The thread lets others go on before it ends, and its heap is parked. */
+static void make_one_yield_and_drop(void) {
+    uint64_t *block = make(SMALL);
+    sched_yield_here();
+    drop(block);
+}
 
 /* A full slab and one block more: the slab is in no list of its owner, and comes back by the first remote free. */
 static void leave_full_slab(void) { leave_small(PER_SLAB + 1); }
@@ -172,14 +184,14 @@ static void keep_1(void) { keep(left[1]); }
 
 static void leave_parked_three_and_others(void) {
     small_caches();
-    run_and_end_before_others(leave_three);
+    run_and_end_before(2, leave_three);
 }
 
 /* A push that comes when the slab has been given back, and its record then serves another slab. */
 static void leave_parked_two(void) {
     small_caches();
     make_one_and_drop(); /* the caller has a heap of its own */
-    run_and_end_before_others(leave_two);
+    run_and_end_before(2, leave_two);
 }
 /* The record's second life has remote frees, too. */
 static uint64_t *_Atomic handed_over; /* relaxed: the allocator must order what happens to the block */
@@ -435,8 +447,8 @@ const struct kernel kernels[] = {
     {.name = "first_free_no_bins",
      .what = "the same, where blocks go straight to their slabs",
      .setup = leave_parked_three_without_bins,
-     .program = {.threads = 3, .body = {make_one_and_drop, drop_0, drop_1_then_make}, .owner = true},
-     .check = drop_2},
+     .program = {.threads = 2, .body = {make_one_yield_and_drop, drop_1_then_make}},
+     .check = drop_0_and_2},
     {.name = "adopt_adopt",
      .what = "two threads adopt from a thread that ended",
      .setup = leave_three,
