@@ -230,6 +230,21 @@ static void checked_build_names_the_function_that_freed_again(void **state) {
     }
 }
 
+/* A block that moves is freed by the function that was called, whichever of its ways frees it. */
+static void moved_after_free(void *argument) {
+    (void)argument;
+    void *block = get_among_others(ENTRY_SIZE);
+    api.free(block);
+    MISUSE(block, (void)!api.realloc(block, 3 * ENTRY_SIZE));
+}
+
+static void a_freed_block_that_is_moved_is_reported_as_realloc(void **state) {
+    (void)state;
+    const char *kind = api_build == API_CHECKED ? "pointer into free memory" : "double free";
+    api_assert_misuse_is_found(
+        (struct api_misuse){"realloc of a freed block", moved_after_free, NULL, "realloc", kind, AT_ONCE});
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(double_free_immediate_is_found),
@@ -245,6 +260,7 @@ int main(void) {
         cmocka_unit_test(double_free_freed_twice_after_its_thread_has_ended_is_found),
         cmocka_unit_test(double_free_freed_by_realloc_to_nothing_is_found),
         cmocka_unit_test(most_double_frees_are_found_at_once),
+        cmocka_unit_test(a_freed_block_that_is_moved_is_reported_as_realloc),
         cmocka_unit_test(checked_build_names_the_function_that_freed_again),
     };
     api_start();

@@ -2,6 +2,7 @@
 /* fork() while other threads allocate: the child works, whatever the others were in the middle of. */
 #include "support/life.h"
 
+#include <semaphore.h>
 #include <sys/syscall.h>
 
 enum { CHURNERS = 4 };
@@ -134,6 +135,76 @@ static void fork_works_after_a_block_of_most_of_memory(void **state) {
     assert_int_equal(life_wait(pid), 0);
 }
 
+/* ---- threads that hold each other's blocks ----
+ * Each has freed a block of the next one. What the child does with the blocks of one it must not do, deeper and deeper,
+ * with those of all. */
+
+enum { CHAINED = 400, CHAIN_SIZE = 100, MANY_BLOCKS = 60000 };
+
+static struct link {
+    pthread_t thread;
+    sem_t may_go;
+    void *block;
+} chain[CHAINED];
+static sem_t link_is_done;
+
+static void *hold_block_of_next(void *arg) {
+    struct link *self = arg;
+    void *first = malloc(CHAIN_SIZE);
+    self->block = malloc(CHAIN_SIZE);
+    free(first);
+    sem_post(&link_is_done);
+    sem_wait(&self->may_go);
+    if (self + 1 < chain + CHAINED) {
+        free(self[1].block);
+    }
+    sem_post(&link_is_done);
+    sem_wait(&self->may_go);
+    return NULL;
+}
+
+static void *take_and_free_many(void *arg) {
+    static void *blocks[MANY_BLOCKS];
+    for (size_t i = 0; i < MANY_BLOCKS; ++i) {
+        blocks[i] = malloc(CHAIN_SIZE);
+    }
+    for (size_t i = 0; i < MANY_BLOCKS; ++i) {
+        free(blocks[i]);
+    }
+    return arg;
+}
+
+static int run_in_little_stack(void *(*body)(void *)) {
+    pthread_t thread;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 32 * 1024);
+    return pthread_create(&thread, &attributes, body, NULL) != 0 || pthread_join(thread, NULL) != 0;
+}
+
+static void child_finds_a_long_chain_of_lost_threads(void **state) {
+    (void)state;
+    sem_init(&link_is_done, 0, 0);
+    for (size_t i = 0; i < CHAINED; ++i) {
+        sem_init(&chain[i].may_go, 0, 0);
+        assert_int_equal(pthread_create(&chain[i].thread, NULL, hold_block_of_next, &chain[i]), 0);
+        sem_wait(&link_is_done);
+    }
+    for (size_t i = 0; i < CHAINED; ++i) {
+        sem_post(&chain[i].may_go);
+        sem_wait(&link_is_done);
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(run_in_little_stack(take_and_free_many));
+    }
+    assert_int_equal(life_wait(pid), 0);
+    for (size_t i = 0; i < CHAINED; ++i) {
+        sem_post(&chain[i].may_go);
+        pthread_join(chain[i].thread, NULL);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(child_of_churning_parent_allocates_and_frees),
@@ -141,6 +212,7 @@ int main(void) {
         cmocka_unit_test(child_made_by_bare_clone_allocates_and_frees),
         cmocka_unit_test(memory_of_threads_lost_by_fork_is_used_again),
         cmocka_unit_test(fork_works_after_a_block_of_most_of_memory),
+        cmocka_unit_test(child_finds_a_long_chain_of_lost_threads),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, life_setup, NULL);

@@ -9,6 +9,7 @@
 #include "front/tcache.h"
 #include "pages/region.h"
 
+#define CLASS_32 1
 #define CLASS_64 3
 #define CLASS_1024 (HAK_TINY_CLASSES - 1)
 
@@ -124,6 +125,38 @@ static void a_foreign_block_whose_slab_is_gone(void *argument) {
     give(*shared_block = ptr);
 }
 
+/* Its owner frees it, too, while it is on its way: the slab goes back with it, and its record serves elsewhere. */
+static void *take_one_small(void *where) {
+    *(char **)where = take(CLASS_32);
+    return NULL;
+}
+static void *free_it_too(void *ptr) {
+    give(ptr);
+    return NULL;
+}
+static void a_foreign_block_that_its_owner_frees(void) {
+    char *ptr = NULL;
+    take(0);
+    run_thread(take_one_small, &ptr);
+    give(*shared_block = ptr);
+    run_thread(free_it_too, ptr); /* this thread takes the parked heap over */
+    must(hak_region_lookup(ptr).owner == 0);
+}
+
+static void a_block_on_its_way_whose_slab_is_gone(void *argument) {
+    (void)argument;
+    a_foreign_block_that_its_owner_frees();
+    deliver();
+}
+
+static void a_block_on_its_way_whose_slab_serves_elsewhere(void *argument) {
+    (void)argument;
+    a_foreign_block_that_its_owner_frees();
+    must(hak_region_lookup(take(CLASS_64)).owner != 0); /* where the block's slab was */
+    must(hak_region_lookup(take(CLASS_32)).owner != 0); /* of the same record */
+    deliver();
+}
+
 #define LATE " (found when the thread cache was flushed)"
 
 static void dies_saying(void (*body)(void *), const char *what) {
@@ -155,11 +188,18 @@ static void what_is_wrong_with_a_foreign_block_shows_at_once(void **state) {
     dies_saying(a_foreign_block_whose_slab_is_gone, "pointer into free memory");
 }
 
+static void a_delivery_shows_what_became_free_before_it(void **state) {
+    (void)state;
+    dies_saying(a_block_on_its_way_whose_slab_is_gone, "pointer into free memory" LATE);
+    dies_saying(a_block_on_its_way_whose_slab_serves_elsewhere, "pointer into free memory" LATE);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bin_that_is_flushed_shows_what_is_wrong_in_it),
         cmocka_unit_test(blocks_of_others_in_a_bin_show_the_same),
         cmocka_unit_test(what_is_wrong_with_a_foreign_block_shows_at_once),
+        cmocka_unit_test(a_delivery_shows_what_became_free_before_it),
     };
     shared_block = mmap(NULL, sizeof *shared_block, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(shared_block != MAP_FAILED);

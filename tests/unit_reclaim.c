@@ -212,12 +212,22 @@ static void use_a_store_by_fits_and_starts(void *argument) {
 /* Slabs come and go, of which all that are in use at once hold little: few are kept. */
 static void use_slabs_that_hold_little(void *argument) {
     (void)argument;
-    const uint64_t unit = hak_option(RETAIN_BYTES), all = 200 * unit;
+    const uint64_t unit = hak_option(RETAIN_BYTES), all = 250 * unit;
     hak_sys_set_now_for_test(1000000);
-    hak_budget_trimmed(HAK_STORE_SLABS, all);
-    hak_budget_retaken(HAK_STORE_SLABS, all);
-    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == 17 * unit);
+    must(!hak_budget_asks_live(HAK_STORE_SLABS));
+    for (unsigned i = 0; i < 3; i++) {
+        hak_budget_trimmed(HAK_STORE_SLABS, all);
+        hak_budget_retaken(HAK_STORE_SLABS, all);
+        must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == 17 * unit);
+        must(hak_budget_asks_live(HAK_STORE_SLABS));
+    }
+    hak_budget_trimmed(HAK_STORE_L25, all); /* which it does not take the room of */
+    hak_budget_retaken(HAK_STORE_L25, 16 * unit);
+    must(hak_budget(HAK_STORE_L25, HAK_BUDGET_ALL, 0) == 17 * unit);
+    hak_budget_reset_for_test(HAK_STORE_L25);
     hak_budget_note_live(HAK_STORE_SLABS, all);
+    hak_budget_trimmed(HAK_STORE_SLABS, all);
+    hak_budget_retaken(HAK_STORE_SLABS, all - 16 * unit);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all) == all / 2 + 16 * unit);
     hak_budget_decay(2000000);

@@ -243,6 +243,33 @@ static void *have_a_heap(void *heap) {
     return NULL;
 }
 
+/* Whose room is taken up by bins that it no longer uses: the one that it does use grows none the less. */
+static void use_one_class_often(unsigned c) {
+    enum { BLOCKS = 1024, ROUNDS = 400 };
+    static void *blocks[BLOCKS];
+    const uint64_t begin_ms = hak_sys_now_ms();
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        hak_sys_set_now_for_test(begin_ms + 100 * round);
+        for (unsigned i = 0; i < BLOCKS; i++) blocks[i] = take(c);
+        for (unsigned i = 0; i < BLOCKS; i++) give(blocks[i]);
+    }
+    must(hak_tls_heap->state[c].capacity >= BLOCKS / 2);
+    must(hak_tls_heap->capacity_bytes <= MIB / 4);
+}
+
+/* A bin that may not grow is visited. */
+static void go_to_and_fro(unsigned c) {
+    static void *blocks[2048];
+    const unsigned count = 2 * slots(c);
+    set_option(TLS_SLOTS_MAX, slots(c));
+    must(count <= sizeof blocks / sizeof blocks[0]);
+    for (unsigned round = 0; round < 32; round++) {
+        for (unsigned i = 0; i < count; i++) blocks[i] = take(c);
+        for (unsigned i = 0; i < count; i++) give(blocks[i]);
+    }
+    set_option(TLS_SLOTS_MAX, 2048);
+}
+
 /* Of what all threads may hold each has its share, but no less than 256 KiB; who holds more gives it back by and by. */
 static void share_with_threads(void *argument) {
     enum { OTHERS = 7 };
@@ -258,10 +285,12 @@ static void share_with_threads(void *argument) {
         while (!atomic_load(&has_heap)) usleep(200);
         if (i != 0 && i != OTHERS - 1) continue;
         must(hak_heap_threads() == i + 2);
-        use_all_classes(NULL);
+        if (i == 0) use_all_classes(NULL);
+        else go_to_and_fro(CLASS_64);
         must(hak_tls_heap->capacity_bytes <= (i == 0 ? MIB / 2 : MIB / 4));
         must(hak_tls_heap->capacity_bytes > MIB / 8);
     }
+    use_one_class_often(CLASS_64);
     atomic_store(&may_end, true);
     for (unsigned i = 0; i < OTHERS; i++) must(pthread_join(others[i], NULL) == 0);
     must(hak_heap_threads() == 1);

@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "front/heap.h"
 #include "front/tcache.h"
-#include "hakmem.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 
@@ -185,12 +184,10 @@ void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function) {
     void *moved = HAK_EXACT ? resize_guarded(ptr, size, &region, site, function)
                             : resize_in_layer(ptr, size, &given, &region, site);
     if (moved != NULL) return moved;
-    /* What is small moves by way of the bins, as it is mostly there. */
-    const bool by_bins = !HAK_EXACT && size <= HAK_MID_MAX;
-    moved = by_bins ? hak_malloc(size) : hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    moved = hak_alloc_at_hand(size);
+    if (moved == NULL) moved = hak_alloc(size, HAK_MIN_ALIGN, false, site);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, size < usable ? size : usable);
-    if (by_bins) hak_free(ptr);
-    else hak_release(ptr, function);
+    if (!hak_release_at_hand(ptr)) hak_release(ptr, function);
     return moved;
 }

@@ -26,12 +26,16 @@ HAK_INLINE void *take_cached(size_t size) {
 }
 HAK_INLINE void *take_cached_mid(size_t size) { return hak_bin_take(&hak_tls_heap->bin[hak_class_of(size)]); }
 
+HAK_INLINE void *at_hand(size_t size) {
+    if (HAK_EXACT || size > HAK_MID_MAX) return NULL;
+    void *ptr = take_cached_mid(size);
+    return hak_likely(!hak_is_misaligned(ptr)) ? ptr : NULL;
+}
+void *hak_alloc_at_hand(size_t size) { return at_hand(size); }
+
 static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
-    if (!HAK_EXACT && size <= HAK_MID_MAX) {
-        void *ptr = take_cached_mid(size);
-        if (hak_likely(!hak_is_misaligned(ptr))) return ptr;
-    }
-    return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    void *ptr = at_hand(size);
+    return hak_likely(ptr != NULL) ? ptr : hak_alloc(size, HAK_MIN_ALIGN, false, site);
 }
 
 static HAK_NOINLINE void *take_cached_called(size_t size) { return take_cached(size); }
@@ -84,6 +88,11 @@ HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
 }
 static HAK_NOINLINE bool put_cached_called(struct hak_heap *heap, void *ptr) { return put_cached(heap, ptr); }
 
+bool hak_release_at_hand(void *ptr) {
+    struct hak_heap *heap = hak_tls_heap;
+    return !HAK_EXACT && (put_cached(heap, ptr) || hak_remote_free_try(heap, ptr));
+}
+
 HAK_HOT void hak_free(void *ptr) {
     struct hak_heap *heap = hak_tls_heap;
     if (HAK_EXACT || !(HAK_AGGRESSIVE_INLINE ? put_cached(heap, ptr) : put_cached_called(heap, ptr)))
@@ -97,10 +106,8 @@ HAK_LIBC_NAME(cfree, hak_cfree);
 void *hak_calloc(size_t count, size_t size) {
     size_t bytes;
     if (hak_unlikely(__builtin_mul_overflow(count, size, &bytes))) return hak_no_memory();
-    if (!HAK_EXACT && bytes <= HAK_MID_MAX) {
-        void *ptr = take_cached_mid(bytes);
-        if (hak_likely(!hak_is_misaligned(ptr))) return memset(ptr, 0, hak_class_bytes(hak_class_of(bytes)));
-    }
+    void *ptr = at_hand(bytes);
+    if (hak_likely(ptr != NULL)) return memset(ptr, 0, hak_class_bytes(hak_class_of(bytes)));
     return hak_alloc(bytes, HAK_MIN_ALIGN, true, HAK_SITE);
 }
 HAK_LIBC_NAME(calloc, hak_calloc);

@@ -124,6 +124,7 @@ static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
 static void tidy(struct hak_heap *heap) {
     if (!heap->orphaned) return;
     hak_tcache_flush_all(heap);
+    hak_remote_drop_outgoing(heap);
     heap->orphaned = false;
 }
 
@@ -144,7 +145,9 @@ static void park(struct hak_heap *heap) {
 
 void hak_heap_visit_parked(struct hak_heap *heap) {
     hak_lock(&registry_lock);
-    bool claimed = heap->parked;
+    /* Who claims an orphan delivers what is in its bins, and so would visit the next: as deep as there are orphans.
+     * It collects when it is adopted from, or taken over. */
+    bool claimed = heap->parked && !heap->orphaned;
     if (claimed) parked_remove_locked(heap);
     hak_unlock(&registry_lock);
     if (claimed) park(heap); /* else its new owner, or another visitor, collects */
@@ -169,11 +172,11 @@ static void on_thread_exit(void *value) {
     if (heap != hak_tls_heap) return; /* the thread was forked, or the key was set by hand */
     hak_fork_check();
     hak_heap_enter(heap);
+    hak_sub_rlx(&threads, 1);
     hak_tls_heap = &dead_heap;
     hak_tcache_flush_all(heap);
     hak_tcache_drop_bins(heap);
     hak_remote_drop_outgoing(heap);
-    hak_sub_rlx(&threads, 1);
     park(heap);
     hak_slab_relieve();
 }

@@ -68,22 +68,35 @@ static void put_word(struct hak_slab *slab, uint32_t word, uint64_t bits) {
     hak_misuse_late(slab->base + (size_t)index * slab->block_bytes, HAK_MISUSE_DOUBLE_FREE);
 }
 
-/* A child that another thread forks just here finds the blocks either in the buffer or delivered, or it has lost them;
- * never both. The same holds for every step below, so that none needs a busy mark. */
-static void put_bits(struct hak_heap *heap, struct hak_outgoing *out) {
+/* A slab with blocks on their way is in use, unless its owner was given one of them, too: by now it may be gone, and
+ * its record serve elsewhere. */
+static void expect_in_use(const struct hak_outgoing *out, uint64_t bits) {
+    const char *ptr = out->first + (size_t)__builtin_ctzll(bits) * out->block_bytes;
+    if (hak_unlikely(hak_region_lookup(ptr).descriptor != out->slab)) hak_misuse_late(ptr, HAK_MISUSE_FREE_MEMORY);
+}
+
+/* Delivers the blocks of a slot; false if there are none, which only a forked child can find (see begin).
+ * A child that another thread forks just here finds them either in the buffer or delivered, or it has lost them; never
+ * both. The same holds for every step below, so that none needs a busy mark. */
+static bool put_bits(struct hak_heap *heap, struct hak_outgoing *out) {
     const uint64_t bits = hak_load_rlx(&out->bits);
+    if (hak_unlikely(bits == 0)) return false;
+    expect_in_use(out, bits);
     hak_store_rlx(&out->bits, 0); /* before what the acq_rel in put_word does, and all changes of the slot after it */
     put_word(out->slab, out->word, bits);
-    hak_count_by_owner(&heap->remote_frees, (uint64_t)__builtin_popcountll(bits));
+    const int64_t blocks = __builtin_popcountll(bits);
+    heap->outgoing_room += blocks * out->share;
+    hak_count_by_owner(&heap->remote_frees, (uint64_t)blocks);
+    return true;
 }
 
 static void send(struct hak_heap *heap, struct hak_outgoing *out) {
-    put_bits(heap, out);
-    notify_owner(out->slab);
+    if (put_bits(heap, out)) notify_owner(out->slab);
     out->span = 0;
 }
 
-/* Makes a slot, which has no blocks now, one for a word of a slab. */
+/* Makes a slot, which has no blocks now, one for a word of a slab. Until it has one, a forked child asks nothing of it.
+ */
 static void begin(struct hak_outgoing *out, struct hak_slab *slab, uint32_t word) {
     const uint64_t least = hak_option(REMOTE_BYTES) / HAK_OUTGOING_BLOCKS, bytes = slab->block_bytes;
     const uint32_t blocks = slab->blocks - word * 64U;
@@ -100,7 +113,7 @@ void hak_remote_deliver(struct hak_heap *heap) {
     for (uint32_t left = heap->outgoing_slots; left != 0; left &= left - 1)
         send(heap, &heap->outgoing[__builtin_ctz(left)]);
     heap->outgoing_slots = 0;
-    heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1;
+    heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1; /* which may have been set anew */
 }
 
 void hak_remote_free_now(struct hak_slab *slab, void *ptr, const char *function) {
@@ -124,6 +137,7 @@ void hak_remote_drop_outgoing(struct hak_heap *heap) {
     heap->outgoing = hak_no_outgoing;
 }
 
+/* A delivery to a parked heap may empty slabs: that is when there is something to relieve. */
 void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, const char *function) {
     if (!has_slots(heap)) {
         hak_remote_free_now(slab, ptr, function);
@@ -132,7 +146,10 @@ void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, co
     struct hak_outgoing *out = hak_outgoing_of(heap, ptr);
     const uint32_t index = index_in(slab, ptr, function);
     const uint64_t bit = (uint64_t)1 << (index % 64);
-    if (out->span != 0 && out->slab != slab) send(heap, out);
+    if (out->span != 0 && out->slab != slab) {
+        send(heap, out);
+        hak_slab_relieve();
+    }
     if (out->span == 0 || out->word != index / 64) {
         if (out->span != 0) put_bits(heap, out); /* its owner is told with what follows */
         begin(out, slab, index / 64);
@@ -144,5 +161,5 @@ void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, co
     hak_store_rel(&out->bits, bits | bit); /* release: the slot is complete */
     if (heap->outgoing_room >= 0) return;
     hak_remote_deliver(heap);
-    hak_slab_relieve(); /* a delivery to a parked heap may have emptied slabs */
+    hak_slab_relieve();
 }

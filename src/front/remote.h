@@ -20,7 +20,8 @@ HAK_INLINE struct hak_outgoing *hak_outgoing_of(struct hak_heap *heap, const voi
 }
 
 /* Adds a block to those of its word that are on their way. False, and nothing was done, if none are, if it is no block
- * or one of them, or if it would make the buffer full. A slab with blocks on their way is in use. */
+ * or one of them, or if it would make the buffer full. A slab with blocks on their way is in use; where misuse makes
+ * that untrue, it is found when they are delivered. */
 HAK_INLINE bool hak_remote_free_try(struct hak_heap *heap, const void *ptr) {
     struct hak_outgoing *out = hak_outgoing_of(heap, ptr);
     hak_forget_register(out); /* computed once */

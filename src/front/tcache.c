@@ -1,4 +1,4 @@
-/* Refill, flush and adaptive size of the bins (tcache.h). Everything here belongs to the calling thread. */
+/* Refill, flush and adaptive size of the bins (tcache.h). Bins belong to the calling thread. */
 #include "front/tcache.h"
 
 #include "base/log.h"
@@ -28,6 +28,8 @@
 #define LEAST_SHARE (256 * HAK_KIB)
 /* Memory that was not resident before, taken by all: then as much of what is dirty is given back. */
 #define RECLAIM_BYTES HAK_MIB
+/* So many heaps are asked what they hold for each of these. */
+#define LIVE_HEAPS 64
 
 /* ---- bins ---------------------------------------------------------------------------------------------- */
 
@@ -136,12 +138,42 @@ static void shrink(struct hak_heap *heap, unsigned c) {
     if (heap->state[c].capacity / 2 >= least_slots(c)) halve(heap, c);
 }
 
+static void note_fill(struct hak_heap *heap, unsigned c) {
+    heap->state[c].filled = (uint16_t)fill_of(heap, c);
+    hak_store_rlx(&heap->cached[c], heap->state[c].filled);
+}
+
+static size_t bin_bytes(const struct hak_heap *heap, unsigned c) {
+    return (size_t)heap->state[c].capacity * hak_class_bytes(c);
+}
+
+/* Halves the bin that can hold the most bytes, of those that can be halved and hold more than `least`. */
+static bool halve_largest(struct hak_heap *heap, size_t least) {
+    unsigned largest = HAK_CLASS_COUNT;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        if (heap->state[c].capacity <= 1 || bin_bytes(heap, c) <= least) continue;
+        largest = c;
+        least = bin_bytes(heap, c);
+    }
+    if (largest == HAK_CLASS_COUNT || !halve(heap, largest)) return false;
+    note_fill(heap, largest);
+    return true;
+}
+
+/* Whether a bin of `bytes` fits into the thread's budget, by `more` than what there is: larger ones are halved for it.
+ */
+static bool make_room(struct hak_heap *heap, size_t more, size_t bytes) {
+    while (heap->capacity_bytes + more > thread_bytes())
+        if (!halve_largest(heap, bytes)) return false;
+    return true;
+}
+
 static void grow(struct hak_heap *heap, unsigned c) {
     struct hak_bin_state *state = &heap->state[c];
     uint32_t before = state->capacity, after = before * 2, most = most_slots(c);
+    const size_t bytes = hak_class_bytes(c);
     if (after > most) after = most;
-    if (after <= before) return;
-    if (heap->capacity_bytes + (size_t)(after - before) * hak_class_bytes(c) > thread_bytes()) return;
+    if (after <= before || !make_room(heap, (after - before) * bytes, after * bytes)) return;
     if (!resize_bin(heap, c, after)) return;
     hak_count_by_owner(&heap->grows, 1);
     log_resize(c, before, after, state->high_water);
@@ -162,11 +194,7 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
         state->refills++;
         if (state->filled > state->high_water) state->high_water = state->filled;
     }
-    if (hak_unlikely(heap->capacity_bytes > thread_bytes()) && state->capacity > 1) { /* threads came since it grew */
-        halve(heap, c);
-        begin_window(state);
-        return;
-    }
+    if (hak_unlikely(heap->capacity_bytes > thread_bytes())) halve_largest(heap, 0); /* threads came since */
     bool is_time = state->visits % GROW_VISITS == 0;
     if (state->refills >= (is_time ? REFILLS_LATER : REFILLS_AT_ONCE)) {
         grow(heap, c);
@@ -179,45 +207,38 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
     begin_window(state);
 }
 
-static void note_fill(struct hak_heap *heap, unsigned c) {
-    heap->state[c].filled = (uint16_t)fill_of(heap, c);
-    hak_store_rlx(&heap->cached[c], heap->state[c].filled);
-}
-
-static size_t bin_bytes(const struct hak_heap *heap, unsigned c) {
-    return (size_t)heap->state[c].capacity * hak_class_bytes(c);
-}
-
-/* The bin that can hold the most bytes, of those that can be halved. */
-static unsigned largest_bin(const struct hak_heap *heap) {
-    unsigned largest = 0;
-    for (unsigned c = 1; c < HAK_CLASS_COUNT; c++)
-        if (heap->state[c].capacity > 1 && bin_bytes(heap, c) > bin_bytes(heap, largest)) largest = c;
-    return largest;
-}
-
-/* Makes a bin, within the thread's budget: larger bins are halved for it, and where none is larger it has fewer slots
- * than it should. False if it can have none. */
+/* Makes a bin, within the thread's budget: where no other is larger it has fewer slots than it should. False if it can
+ * have none. */
 static bool open_bin(struct hak_heap *heap, unsigned c) {
+    const size_t bytes = hak_class_bytes(c);
     uint32_t slots = least_slots(c);
-    while (slots > 0 && heap->capacity_bytes + (size_t)slots * hak_class_bytes(c) > thread_bytes()) {
-        unsigned largest = largest_bin(heap);
-        if (bin_bytes(heap, largest) > (size_t)slots * hak_class_bytes(c) && halve(heap, largest))
-            note_fill(heap, largest);
-        else slots /= 2;
-    }
+    while (slots > 0 && !make_room(heap, slots * bytes, slots * bytes)) slots /= 2;
     return slots > 0 && resize_bin(heap, c, slots);
 }
 
-/* Bins that nobody visited for a whole interval give half of what they hold back. */
+static void drop_bin(struct hak_heap *heap, unsigned c) {
+    struct hak_bin_state *state = &heap->state[c];
+    hak_meta_free(state->base - 1, slots_bytes(state->capacity));
+    heap->capacity_bytes -= bin_bytes(heap, c);
+    *state = (struct hak_bin_state){.base = NULL};
+    heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
+}
+
+/* A bin that nobody visited for a whole interval gives half of what it holds back. If the thread has no room left for
+ * others, the bin goes in the end. */
+static void sweep_bin(struct hak_heap *heap, unsigned c) {
+    const bool is_short = heap->capacity_bytes > thread_bytes() / 2;
+    flush(heap, c, fill_of(heap, c) - fill_of(heap, c) / 2);
+    if (is_short && heap->state[c].capacity > 1) halve(heap, c);
+    else shrink(heap, c);
+    note_fill(heap, c);
+    if (is_short && fill_of(heap, c) == 0) drop_bin(heap, c);
+}
+
 static void sweep(struct hak_heap *heap) {
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         struct hak_bin_state *state = &heap->state[c];
-        if (state->base != NULL && !state->visited) {
-            flush(heap, c, fill_of(heap, c) - fill_of(heap, c) / 2);
-            shrink(heap, c);
-            note_fill(heap, c);
-        }
+        if (state->base != NULL && !state->visited) sweep_bin(heap, c);
         if (!state->visited) hak_heap_give_empty(heap, c);
         state->visited = false;
     }
@@ -238,14 +259,26 @@ static void decay(struct hak_heap *heap) {
     hak_budget_decay(now);
 }
 
+/* Asks all heaps; the more there are the less often. */
+static void tell_live(void) {
+    static _Atomic uint64_t rest; /* any thread; relaxed: one time more or less */
+    const uint64_t left = hak_load_rlx(&rest);
+    if (left != 0) {
+        hak_store_rlx(&rest, left - 1);
+        return;
+    }
+    struct hak_front_stats front;
+    hak_front_stats(&front);
+    hak_store_rlx(&rest, (front.threads + front.heaps_parked) / LIVE_HEAPS);
+    hak_budget_note_live(HAK_STORE_SLABS, front.live_bytes[0] + front.live_bytes[1]);
+}
+
 /* The stores do not share their free memory, but where one grows the others shrink. What a store takes while it holds
  * dirty memory of its own did not fit there: then it must not shrink as well, or it would take and purge in turn. */
 static void reclaim(void) {
     size_t taken[HAK_STORES];
     if (!hak_budget_take(RECLAIM_BYTES, taken)) return;
-    struct hak_front_stats front;
-    hak_front_stats(&front);
-    hak_budget_note_live(HAK_STORE_SLABS, front.live_bytes[0] + front.live_bytes[1]);
+    if (hak_budget_asks_live(HAK_STORE_SLABS)) tell_live();
     const size_t slabs = taken[HAK_STORE_SLABS], l25 = taken[HAK_STORE_L25], big = taken[HAK_STORE_BIG];
     if (l25 + big != 0) hak_slab_reclaim(l25 + big);
     if (slabs + big != 0) hak_l25_reclaim(slabs + big);
@@ -329,7 +362,6 @@ static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab,
     struct hak_bin *bin = &heap->bin[c];
     if (hak_unlikely(hak_slab_index(slab, ptr) == HAK_NO_BLOCK)) hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
     if (hak_unlikely(bin->top[-1] == ptr)) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
-    hak_heap_look_at(heap, ptr);
     if (bin->top == bin->limit) {
         hak_tcache_tick();
         if (heap->state[c].base == NULL && !open_bin(heap, c)) {
@@ -362,8 +394,9 @@ void hak_tcache_free(void *ptr, const char *function) {
         return;
     }
     const struct hak_bin *bin = &heap->bin[region.kind / 2];
-    if (region.owner != hak_heap_tag(heap) && (!hak_heap_keeps(region.kind / 2) || bin->top == bin->limit)) {
-        if (heap->window == NULL) hak_heap_look_at(heap, ptr); /* a thread that only frees needs one, too */
+    const bool own = region.owner == hak_heap_tag(heap);
+    if (own || heap->window == NULL) hak_heap_look_at(heap, ptr); /* a thread that only frees needs one, too */
+    if (!own && (!hak_heap_keeps(region.kind / 2) || bin->top == bin->limit)) {
         hak_remote_free(heap, region.descriptor, ptr, function);
         return;
     }
@@ -395,12 +428,6 @@ void hak_tcache_prewarm(struct hak_heap *heap) {
 }
 
 void hak_tcache_drop_bins(struct hak_heap *heap) {
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
-        struct hak_bin_state *state = &heap->state[c];
-        if (state->base == NULL) continue;
-        hak_meta_free(state->base - 1, slots_bytes(state->capacity));
-        *state = (struct hak_bin_state){.base = NULL};
-        heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
-    }
-    heap->capacity_bytes = 0;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
+        if (heap->state[c].base != NULL) drop_bin(heap, c);
 }

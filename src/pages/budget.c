@@ -24,12 +24,17 @@ void hak_budget_note_live(enum hak_store store, uint64_t bytes) {
     if (bytes > hak_load_rlx(&counts[store].peak)) hak_store_rlx(&counts[store].peak, bytes);
 }
 
-/* Memory that comes and goes as a whole may stay as it was at its peak. */
-static uint64_t extra(enum hak_store store, uint64_t in_use) {
-    const uint64_t peak = hak_load_rlx(&counts[store].peak), extra = hak_load_rlx(&counts[store].extra);
-    const uint64_t most = EXTRA_LEAST * hak_option(RETAIN_BYTES) + (peak > in_use ? peak - in_use : 0);
-    return extra < most ? extra : most;
+bool hak_budget_asks_live(enum hak_store store) {
+    return hak_load_rlx(&counts[store].extra) >= EXTRA_LEAST * hak_option(RETAIN_BYTES);
 }
+
+/* Memory that comes and goes as a whole may stay as it was at its peak. */
+static uint64_t most_extra(enum hak_store store, uint64_t in_use) {
+    const uint64_t peak = hak_load_rlx(&counts[store].peak);
+    return EXTRA_LEAST * hak_option(RETAIN_BYTES) + (peak > in_use ? peak - in_use : 0);
+}
+
+static uint64_t least_of(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in_use) {
     if (part == HAK_BUDGET_NONE) return 0;
@@ -40,7 +45,8 @@ uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in
     const uint64_t share = in_use / (store == HAK_STORE_SLABS ? 400 : 100) * percent;
     const uint64_t budget = fixed > share ? fixed : share;
     if (part == HAK_BUDGET_FLOOR) return budget / FLOOR_SHARE;
-    return percent == 0 ? budget : budget + extra(store, in_use);
+    if (percent == 0) return budget;
+    return budget + least_of(hak_load_rlx(&counts[store].extra), most_extra(store, in_use));
 }
 
 void hak_budget_count(enum hak_store store, ptrdiff_t bytes) {
@@ -73,6 +79,9 @@ void hak_budget_retaken(enum hak_store store, size_t bytes) {
     const bool late = is_past(&counts[store].trimmed_ms, hak_sys_now_ms());
     if (bytes > trimmed) bytes = trimmed;
     if (!hak_cas_acqrel(&counts[store].trimmed, &trimmed, late ? 0 : trimmed - bytes) || late) return;
+    const uint64_t extra = hak_load_rlx(&counts[store].extra), most = most_extra(store, 0);
+    if (extra >= most) return;
+    bytes = least_of(bytes, most - extra);
     if (extra_of_all() + bytes <= EXTRA_MAX * hak_option(RETAIN_BYTES)) hak_add_rlx(&counts[store].extra, bytes);
 }
 

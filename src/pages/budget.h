@@ -15,7 +15,8 @@ enum hak_budget_part { HAK_BUDGET_NONE, HAK_BUDGET_FLOOR, HAK_BUDGET_ALL };
 
 /* Bytes that a store may hold dirty while so many of it are in use. */
 uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in_use);
-/* So many bytes of the store are in blocks of the program. The stores of larger blocks need not say it. */
+/* So many bytes of the store are in blocks of the program: to be told of slabs while they are asked for. */
+bool hak_budget_asks_live(enum hak_store store);
 void hak_budget_note_live(enum hak_store store, uint64_t bytes);
 
 /* So many bytes were taken that were not resident; or fewer than none, if a block's went back at once when it was
