@@ -10,7 +10,8 @@
  * whoever frees it got the pointer by some synchronisation of the program's own. The owner changes only while its
  * thread has given the slab up (parked, adopted, released); so a tag that another thread reads stale may say "heap A"
  * or "heap B", and both mean "not mine" to everybody but A and B, who changed it themselves. For this a thread must
- * know its own heap before it reads the tag: a heap that it takes over later may have lost the slab meanwhile. */
+ * know its own heap before it reads the tag: a heap that it takes over later may have lost the slab meanwhile. The kind
+ * of a live block's slab does not change with its owner, so that a bin may keep it whoever that is. */
 #ifndef HAK_PAGES_REGION_H
 #define HAK_PAGES_REGION_H
 
