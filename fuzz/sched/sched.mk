@@ -57,6 +57,8 @@ build/t/$(1)/$(2): build/$(1)/sched/sched ci/check.sh Makefile fuzz/sched/sched.
 endef
 $(eval $(call sched_script,sched,one_preemption,exhaustive --bound 1))
 $(eval $(call sched_script,sched,pct,pct --runs 500))
+$(eval $(call sched_script,sched,late_push,exhaustive --bound 2 late_push_again))
+$(eval $(call sched_script,sched,slab_records,exhaustive --bound 2 slab_records))
 $(eval $(call sched_script,schedasan,random,random --runs 20))
 $(eval $(call sched_script,schedtsan,one_preemption,exhaustive --bound 1))
 $(eval $(call sched_script,sched,two_preemptions,exhaustive --bound 2))
@@ -75,7 +77,7 @@ endef
 $(foreach c,sched schedasan schedtsan,$(eval $(call sched_corpus,$(c))))
 TESTS_MORE  += $(foreach c,sched schedasan schedtsan,build/t/corpus-$(c)/fuzz_schedule)
 
-TESTS_MORE  += $(addprefix build/t/,sched/planted sched/one_preemption sched/pct schedasan/random schedtsan/one_preemption)
+TESTS_MORE  += $(addprefix build/t/,sched/planted sched/one_preemption sched/late_push sched/slab_records sched/pct schedasan/random schedtsan/one_preemption)
 SCHED_TESTS := $(addprefix build/t/,sched/planted sched/two_preemptions sched/pct_deep schedasan/pct_long schedtsan/pct_long)
 sched-test: $(SCHED_TESTS)  ## every schedule of the concurrent kernels up to two preemptions, and many deeper ones
 	@$(call prove,$(SCHED_TESTS))
