@@ -89,8 +89,9 @@ HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
 static HAK_NOINLINE bool put_cached_called(struct hak_heap *heap, void *ptr) { return put_cached(heap, ptr); }
 
 bool hak_release_at_hand(void *ptr) {
+    if (HAK_EXACT) return false;
     struct hak_heap *heap = hak_tls_heap;
-    return !HAK_EXACT && (put_cached(heap, ptr) || hak_remote_free_try(heap, ptr));
+    return put_cached(heap, ptr) || hak_remote_free_try(heap, ptr);
 }
 
 HAK_HOT void hak_free(void *ptr) {
