@@ -86,17 +86,20 @@ def choose(wanted, peers):
     return list(chosen.values())
 
 
+def _said(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=lab.ROOT).stdout.strip()
+
+
 def version(allocator):
-    """The version of its package, or of this project, or the name of its file."""
+    """The version of its package, or of this project's sources, or the name of its file."""
     package, library = BASE_PACKAGED if allocator.name == BASE else PACKAGED.get(allocator.name, (None, None))
     if BUILT.get(allocator.name) == allocator.library:
-        ask, text = ["git", "describe", "--always", "--dirty"], "this project, "
-    elif package and _installed(library) == allocator.library:
-        ask, text = ["dpkg-query", "-W", "-f", "${Package} ${Version}", package], ""
-    else:
-        return allocator.library.resolve().name
-    done = subprocess.run(ask, capture_output=True, text=True, check=False, cwd=lab.ROOT)
-    return text + done.stdout.strip()
+        sources = ["--", "src", "include"]
+        changed = _said("git", "status", "--porcelain", *sources)
+        return f"this project, {_said('git', 'log', '-1', '--format=%h', *sources)}" + ("-dirty" if changed else "")
+    if package and _installed(library) == allocator.library:
+        return _said("dpkg-query", "-W", "-f", "${Package} ${Version}", package)
+    return allocator.library.resolve().name
 
 
 # ---- in use? ---------------------------------------------------------------------------------------------------------
