@@ -141,7 +141,7 @@ static void lose_blocks(size_t bytes) {
     for (int i = 0; i < BLOCKS; i++) kept[i] = block_of(bytes);
     for (int i = 1; i < BLOCKS; i += 2) hak_free(kept[i]);
     for (int i = 1; i < BLOCKS; i += 2) kept[i] = block_of(bytes);
-    kept[bytes % 2] = NULL; /* at these sizes the first: at the start of its slab, chunk or mapping */
+    kept[bytes % 2] = NULL; /* at even sizes the first: at the start of its slab, chunk or mapping */
     shared = kept[2];
 }
 

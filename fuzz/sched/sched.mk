@@ -48,7 +48,7 @@ $(eval $(call sched_fuzz,schedfuzz,ops model apply mutate,-fsanitize=fuzzer))
 build/fuzz/fuzz/fuzz_schedule: build/schedfuzz/fuzz/fuzz_schedule
 	@mkdir -p $(@D) && ln -sf ../../../$< $@
 
-# ---- tests: what `make test` runs in a few seconds, and `make sched-test` in some minutes -----------------------------
+# ---- tests: what `make test` runs in a minute, and `make sched-test` in some minutes -----------------------------
 
 # $(call sched_script,CONFIG,NAME,ARGUMENTS)
 define sched_script

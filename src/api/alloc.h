@@ -24,8 +24,8 @@ void hak_release_sized(void *ptr, size_t size, size_t align, const char *functio
 /* Resizes a block as hak_realloc() does, for a block that is not NULL and a size that is not 0. */
 void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function);
 
-/* The two as malloc and free begin (malloc.c): a block that is at hand, else NULL; a block put where there is room for
- * it, else false and nothing was done. For sizes up to HAK_MID_MAX; never in exact builds. */
+/* What malloc and free try first (malloc.c): a block that is at hand, or NULL; a block put where there is room for it,
+ * or false, and nothing was done. Exact builds, and blocks that are not of Tiny or Mid, get NULL and false. */
 void *hak_alloc_at_hand(size_t size);
 bool hak_release_at_hand(void *ptr);
 
