@@ -170,14 +170,22 @@ def available_bytes():
     return int(found["MemAvailable"].split()[0]) * 1024
 
 
-def write_about(out, compared, rounds):
-    """The machine, and the versions of all that is compared."""
+def versions(out, compared, kept):
+    """The version of each allocator: of those that only rows of an earlier run tell of, as that run found it."""
+    found = {row["what"]: row["text"] for row in lab.read_tsv(out / "about.tsv")} if kept else {}
+    names = {row[RAW.index("allocator")] for row in kept}
+    earlier = {name: text for name, text in found.items() if name in names}
+    return earlier | {allocator.name: allocators.version(allocator) for allocator in compared}
+
+
+def write_about(out, versions_by_name, rounds):
+    """The machine, and what is compared."""
     processor = next((line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
                       if line.startswith("model name")), platform.machine())
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     rows = [["processor", f"{processor}, {os.cpu_count()} in use"], ["memory", f"{total / (1 << 30):.0f} GiB"],
             ["system", f"Linux {platform.release()}"], ["rounds", rounds]]
-    rows += [[allocator.name, allocators.version(allocator)] for allocator in compared]
+    rows += [list(row) for row in versions_by_name.items()]
     lab.write_tsv(out / "about.tsv", ["what", "text"], rows)
 
 
@@ -197,7 +205,8 @@ def main():
     asked.out.mkdir(parents=True, exist_ok=True)
     kept = rows_of_others(asked.out, chosen) if asked.add else []
     rounds = sorted({asked.rounds, *{row[0]: int(row[RAW.index("round")]) for row in kept}.values()})
-    write_about(asked.out, compared, f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else rounds[0])
+    write_about(asked.out, versions(asked.out, compared, kept),
+                f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else rounds[0])
     campaign = Campaign(chosen, compared, asked.rounds, asked.out, kept)
     campaign.check_all()
     campaign.measure_all()

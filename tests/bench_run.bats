@@ -52,10 +52,11 @@ script() {
 }
 
 @test "what is measured anew takes the place of what was there, and the rest is kept" {
-    compare --bench lifo,calloc --alloc hakmem --rounds 1
+    compare --bench lifo,calloc --alloc hakmem,floor --rounds 1
     compare --bench calloc --alloc hakmem --rounds 2 --add
     [ "$(cut -f1,5 results/raw.tsv | tail -n +2 | sort | uniq -c | tr -s ' \n\t' ' ')" = \
-        " 2 calloc hakmem 2 calloc libc 1 lifo hakmem 1 lifo libc " ]
+        " 2 calloc hakmem 2 calloc libc 1 lifo floor 1 lifo hakmem 1 lifo libc " ]
+    [ "$(cut -f1 results/about.tsv | tail -n 3 | tr '\n' ' ')" = "libc hakmem floor " ] # what was kept, in its order
     grep -q '^rounds	1 to 2$' results/about.tsv
     grep -q '^| lifo |' results/tables.md
 }
