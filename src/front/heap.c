@@ -312,10 +312,9 @@ static struct hak_slab *adopt(struct hak_heap *heap, unsigned size_class) {
     hak_unlock(&registry_lock);
     if (from == NULL) return NULL;
 
-    tidy(from);
     struct hak_slab *slab = from->slabs[size_class];
     if (slab != NULL) move_slab(from, heap, slab);
-    park(from);
+    park(from); /* which tidies it; what its bins hold of the slab goes the way of others' blocks */
     return slab;
 }
 
