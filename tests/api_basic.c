@@ -68,6 +68,23 @@ static void realloc_keeps_the_content_from_any_size_to_any_other(void **state) {
         }
 }
 
+static void a_block_that_grows_by_single_bytes_moves_seldom(void **state) {
+    (void)state;
+    unsigned moves = 0;
+    char *ptr = hak_malloc(64);
+    for (size_t size = 65; size <= 4096; size++) {
+        char *moved = hak_realloc(ptr, size);
+        assert_non_null(moved);
+        if (hak_malloc_usable_size(moved) > size + size / 2) fail_msg("%zu bytes were too much room", size);
+        moves += moved != ptr;
+        ptr = moved;
+    }
+    ptr = hak_realloc(ptr, 100);
+    assert_in_range(hak_malloc_usable_size(ptr), 100, 112);
+    hak_free(ptr);
+    if (!EXACT) assert_in_range(moves, 1, 19); /* log(4096 / 64) to the base of 5/4; there are 24 classes in between */
+}
+
 static void realloc_begins_and_ends_a_block(void **state) {
     (void)state;
     char *ptr = hak_realloc(NULL, 100);
@@ -333,6 +350,7 @@ int main(void) {
         cmocka_unit_test(a_block_of_each_size_is_aligned_owned_and_nobody_elses),
         cmocka_unit_test(calloc_gives_zero_where_the_last_user_left_dirt),
         cmocka_unit_test(realloc_keeps_the_content_from_any_size_to_any_other),
+        cmocka_unit_test(a_block_that_grows_by_single_bytes_moves_seldom),
         cmocka_unit_test(realloc_begins_and_ends_a_block),
         cmocka_unit_test(rezalloc_keeps_what_was_and_zeroes_what_is_added),
         cmocka_unit_test(every_aligned_form_aligns_blocks_of_every_size),

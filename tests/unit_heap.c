@@ -400,6 +400,24 @@ static void the_limit_per_class_is_met_and_refused_with_enomem(void **state) {
     succeeds(reach_the_limit);
 }
 
+static void grow_beside_a_full_class(void *argument) {
+    (void)argument;
+    hak_store_rlx(&hak_options.SUPERSLABS_MAX, 1);
+    while (hak_malloc(224 - SLACK) != NULL) continue;
+    char *ptr = hak_malloc(160 - SLACK);
+    fill(ptr, 160 - SLACK, 5);
+    errno = 0;
+    ptr = hak_realloc(ptr, 161 - SLACK); /* 200 bytes would be a quarter more */
+    must(ptr != NULL && errno == 0 && is_filled(ptr, 160 - SLACK, 5));
+    must(hak_malloc_usable_size(ptr) == (EXACT ? 161 - SLACK : 192));
+    must(hak_heap_check());
+}
+
+static void a_block_grows_without_room_where_its_class_is_full(void **state) {
+    (void)state;
+    succeeds(grow_beside_a_full_class);
+}
+
 static void break_it(void *argument) {
     (void)argument;
     give(take(3));
@@ -440,6 +458,7 @@ int main(void) {
         cmocka_unit_test(a_flush_gives_slabs_back_that_remote_frees_have_emptied),
         cmocka_unit_test(a_second_remote_free_is_found_wherever_the_first_one_is),
         cmocka_unit_test(the_limit_per_class_is_met_and_refused_with_enomem),
+        cmocka_unit_test(a_block_grows_without_room_where_its_class_is_full),
         cmocka_unit_test(the_check_finds_what_is_broken),
     };
     shared_block = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

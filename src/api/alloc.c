@@ -174,6 +174,25 @@ static void *resize_guarded(void *ptr, size_t size, const struct hak_region *reg
     return moved;
 }
 
+/* A small block that must move in order to grow, and so is copied, gets a quarter more than it had, if that is more
+ * than what it needs: the next steps then stay in place. */
+static size_t with_room(size_t size, size_t usable) {
+    if (HAK_EXACT) return size;
+    const size_t roomy = usable + usable / 4;
+    return size > usable && size < roomy && roomy <= HAK_MID_MAX ? roomy : size;
+}
+
+static void *place_for(size_t size, size_t usable, uintptr_t site) {
+    const size_t roomy = with_room(size, usable);
+    void *ptr = hak_alloc_at_hand(roomy);
+    if (ptr != NULL) return ptr;
+    int saved = errno;
+    ptr = hak_alloc(roomy, HAK_MIN_ALIGN, false, site);
+    if (ptr != NULL || roomy == size) return ptr;
+    errno = saved;
+    return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+}
+
 void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function) {
     if (hak_unlikely(size > HAK_SIZE_MAX - HAK_GRANULE)) return hak_no_memory();
     struct hak_region region = hak_region_lookup(ptr);
@@ -184,8 +203,7 @@ void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function) {
     void *moved = HAK_EXACT ? resize_guarded(ptr, size, &region, site, function)
                             : resize_in_layer(ptr, size, &given, &region, site);
     if (moved != NULL) return moved;
-    moved = hak_alloc_at_hand(size);
-    if (moved == NULL) moved = hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    moved = place_for(size, usable, site);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, size < usable ? size : usable);
     if (!hak_release_at_hand(ptr)) hak_release(ptr, function);
