@@ -226,6 +226,17 @@ static void *call_reallocarray(void *ptr, struct fuzz_op op) {
     return hak_reallocarray(ptr, array.count, array.size);
 }
 
+/* A small block that moved has its class, or that of a quarter more than it had if it grew: its layer is that of what
+ * it has. Exact builds tell only what was asked for, and give no more. */
+static uint8_t layer_after_move(const struct step *s, const struct fuzz_block *old, size_t bytes, size_t usable) {
+    if (HAK_EXACT) return layer_of(bytes, HAK_MIN_ALIGN);
+    const size_t roomy = old->usable + old->usable / 4, most = bytes > old->usable && roomy > bytes ? roomy : bytes;
+    if (usable <= HAK_MID_MAX && usable > hak_good_size(most))
+        fuzz_fail(s->at, "%zu bytes are usable, more than the room to grow from %zu to %zu", usable, old->usable,
+                  bytes);
+    return layer_of(usable, HAK_MIN_ALIGN);
+}
+
 /* The block could not be resized: it is as before. */
 static void stays(const struct step *s, struct fuzz_block *old, size_t bytes) {
     judge_refusal(s, &(struct request){.bytes = bytes}, errno);
@@ -240,11 +251,12 @@ static void resized(const struct step *s, const struct fuzz_block *old, void *pt
     if (bytes > FUZZ_SIZE_SERVED) fuzz_fail(s->at, "answered with %p", ptr);
     if (error != UNTOUCHED) fuzz_fail(s->at, "met, with errno %d", error);
     struct fuzz_block *block = fuzz_model_record(s->run->model, s->at);
+    const size_t usable = hak_malloc_usable_size(ptr);
     *block = (struct fuzz_block){.ptr = ptr,
                                  .requested = bytes,
-                                 .usable = hak_malloc_usable_size(ptr),
+                                 .usable = usable,
                                  .align = HAK_MIN_ALIGN,
-                                 .layer = ptr == old->ptr ? old->layer : layer_of(bytes, HAK_MIN_ALIGN)};
+                                 .layer = ptr == old->ptr ? old->layer : layer_after_move(s, old, bytes, usable)};
     judge_place(s, block);
     fuzz_model_verify_moved(s->at, old, ptr, bytes < old->usable ? bytes : old->usable);
     if (zero && block->usable > old->usable)
