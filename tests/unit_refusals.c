@@ -454,6 +454,38 @@ static void without_a_leaf_nothing_is_mapped(void **state) {
     succeeds(map_block_without_leaf);
 }
 
+/* Frees a block whose slab cannot be found, so that nothing but its tag can tell where it goes. */
+static void free_by_tag(void *ptr) {
+    struct hak_region_leaf *leaf = hak_region_leaf_of(ptr);
+    void *_Atomic *descriptor = &leaf->descriptor[hak_region_index(ptr)];
+    void *slab = hak_load_rlx(descriptor);
+    hak_store_rlx(descriptor, NULL);
+    hak_free(ptr);
+    hak_store_rlx(descriptor, slab);
+    must(hak_tls_heap->bin[CLASS_1024].top[-1] == ptr && hak_tls_heap->window == leaf->tag);
+}
+
+static void free_in_two_windows(void *argument) {
+    (void)argument;
+    void *near = take(CLASS_1024), *far;
+    keep_far_away(HAK_SUPERSLAB_BYTES, 0);
+    do far = take(CLASS_1024);
+    while (hak_region_leaf_of(far) == hak_region_leaf_of(near));
+    for (unsigned i = 0; i < 4; i++) take(CLASS_1024); /* room in the bin */
+    free_by_tag(far);
+    free_by_tag(near);
+    keep_far_away(2 * HAK_MIB, 0);
+    void *big = hak_malloc(2 * HAK_MIB);
+    must(hak_region_leaf_of(big) != hak_region_leaf_of(near));
+    hak_free(big);
+    must(hak_big_stats().live_blocks == 0 && hak_big_check() && hak_heap_check());
+}
+
+static void blocks_in_another_window_go_into_their_bins_at_once(void **state) {
+    (void)state;
+    if (ANY_ADDRESS && !HAK_EXACT) succeeds(free_in_two_windows);
+}
+
 /* A block of 2 MiB that ends where a window does, and of which the next window has no leaf. */
 static char *block_at_the_end_of_a_window(void) {
     char *kept = keep_far_away(2 * HAK_MIB, WINDOW - 2 * HAK_MIB);
@@ -643,6 +675,7 @@ int main(void) {
         cmocka_unit_test(of_two_chunks_mapped_at_once_one_goes_back),
         cmocka_unit_test(a_leaf_from_used_pages_is_cleared),
         cmocka_unit_test(without_a_leaf_nothing_is_mapped),
+        cmocka_unit_test(blocks_in_another_window_go_into_their_bins_at_once),
         cmocka_unit_test(a_block_that_cannot_be_entered_at_its_new_place_stays),
         cmocka_unit_test(without_memory_the_table_of_shards_begins_with_64),
         cmocka_unit_test(two_that_double_the_shards_at_once_do_it_once),

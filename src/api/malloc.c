@@ -52,10 +52,6 @@ HAK_LIBC_NAME(malloc, hak_malloc);
 extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
 #endif
 
-static HAK_NOINLINE void free_slow(void *ptr, struct hak_heap *heap) {
-    if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) hak_release(ptr, "free");
-}
-
 /* The index of the bin that a block may go to; NOT_CACHED for whatever else is freed. NULL, and addresses beyond the
  * map, are in no window. */
 #define NOT_CACHED SIZE_MAX
@@ -74,9 +70,7 @@ HAK_INLINE size_t bin_for(const struct hak_heap *heap, const void *ptr) {
 }
 
 /* Puts a block into its bin. False if that is for the slow path to do, or to complain about. */
-HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
-    size_t index = bin_for(heap, ptr);
-    if (hak_unlikely(index == NOT_CACHED)) return false;
+HAK_INLINE bool put_into(struct hak_heap *heap, size_t index, void *ptr) {
     void **top = bin_at(heap, index)->top;
     hak_forget_register(index);
     if (hak_unlikely(top[-1] == ptr || top == bin_at(heap, index)->limit)) return false;
@@ -86,12 +80,35 @@ HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
     bin_at(heap, index)->top++;
     return true;
 }
+HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
+    size_t index = bin_for(heap, ptr);
+    return hak_likely(index != NOT_CACHED) && put_into(heap, index, ptr);
+}
 static HAK_NOINLINE bool put_cached_called(struct hak_heap *heap, void *ptr) { return put_cached(heap, ptr); }
+
+/* The same for a block in another window than the one that free looks at: a heap that is large, or lies over an edge,
+ * has blocks in several. The tag says it all there too, so that neither descriptor nor slab need be fetched, which
+ * would be a miss of the processor's caches each. After a block of the heap's own, free looks at that window. */
+static HAK_NOINLINE bool put_elsewhere(struct hak_heap *heap, void *ptr) {
+    const struct hak_region_leaf *leaf = hak_region_leaf_of(ptr);
+    if (!HAK_REGION_LOOKUP || heap->kind != HAK_HEAP_REAL || leaf == NULL || leaf->tag == heap->window) return false;
+    const uint64_t tag = hak_load_rlx(&leaf->tag[hak_region_index(ptr)]);
+    if (hak_tag_owner(tag) == hak_heap_tag(heap)) hak_heap_look_at(heap, ptr);
+    else if (hak_tag_owner(tag) == 0 || !hak_heap_keeps(hak_tag_kind(tag) / 2)) return false;
+    return put_into(heap, hak_tag_kind(tag), ptr);
+}
+
+static HAK_NOINLINE void free_elsewhere(void *ptr, struct hak_heap *heap) {
+    if (HAK_EXACT || !put_elsewhere(heap, ptr)) hak_release(ptr, "free");
+}
+static HAK_NOINLINE void free_slow(void *ptr, struct hak_heap *heap) {
+    if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) free_elsewhere(ptr, heap);
+}
 
 bool hak_release_at_hand(void *ptr) {
     if (HAK_EXACT) return false;
     struct hak_heap *heap = hak_tls_heap;
-    return put_cached(heap, ptr) || hak_remote_free_try(heap, ptr);
+    return put_cached(heap, ptr) || hak_remote_free_try(heap, ptr) || put_elsewhere(heap, ptr);
 }
 
 HAK_HOT void hak_free(void *ptr) {
