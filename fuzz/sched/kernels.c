@@ -392,6 +392,12 @@ static void idle_big(void) {
 
 /* The thread has no heap any more and gets none. */
 static void die_and_make(void) { make_and_drop_two(); }
+static void make_then_sum_up(void) {
+    make_and_drop_two(); /* only who had a heap can lose it */
+    struct hak_front_stats front;
+    hak_front_stats(&front);
+    must(front.threads <= 3); /* this one, the other, and who runs the kernel */
+}
 
 static struct hak_lock tested_lock = HAK_LOCK_INIT(HAK_RANK_META);
 static unsigned inside, entered;
@@ -463,6 +469,11 @@ const struct kernel kernels[] = {
      .what = "threads without a heap against each other and a remote free",
      .setup = leave_three,
      .program = {.threads = 3, .body = {drop_0, drop_1, drop_2}, .afterlife = die_and_make, .owner = true},
+     .check = nothing},
+    {.name = "shared_heap_appears",
+     .what = "the first use of the shared heap against who looks at all heaps",
+     .setup = nothing,
+     .program = {.threads = 2, .body = {make_and_drop_two, make_then_sum_up}, .afterlife = die_and_make},
      .check = nothing},
     {.name = "adopt_remote",
      .what = "an adoption against remote frees into the heap that it adopts from",

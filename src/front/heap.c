@@ -48,7 +48,9 @@ static struct hak_heap *shared_heap HAK_GUARDED_BY(shared_lock);
 
 /* ---- making heaps -------------------------------------------------------------------------------------- */
 
-static void init_heap(struct hak_heap *heap) {
+/* All that others may look at as soon as the heap is registered. */
+static void init_heap(struct hak_heap *heap, bool shared) {
+    heap->shared = shared;
     hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
     heap->kind = HAK_HEAP_REAL;
     heap->first_granule = NO_WINDOW;
@@ -79,12 +81,12 @@ static bool register_heap(struct hak_heap *heap) {
     return unique;
 }
 
-static struct hak_heap *new_heap(void) {
+static struct hak_heap *new_heap(bool shared) {
     struct hak_heap *heap;
     do {
         heap = hak_meta_alloc(sizeof *heap);
         if (heap == NULL) return NULL;
-        init_heap(heap);
+        init_heap(heap, shared);
     } while (!register_heap(heap));
     return heap;
 }
@@ -215,7 +217,7 @@ static HAK_COLD struct hak_heap *attach(void) {
     struct hak_heap *heap = exit_key_ready() ? pthread_getspecific(exit_key) : NULL;
     if (heap != NULL) return hak_tls_heap = heap; /* set before the program was relocated: see early.c */
     heap = take_parked();
-    if (heap == NULL) heap = new_heap();
+    if (heap == NULL) heap = new_heap(false);
     if (heap == NULL) return NULL; /* short of memory: the next allocation tries again */
     hak_tls_heap = heap;           /* before anything below that may allocate */
     if (!watch_thread_exit(heap)) {
@@ -344,11 +346,10 @@ static struct hak_heap *shared_heap_locked(void) HAK_REQUIRES(shared_lock) {
     if (shared_heap != NULL) return shared_heap;
     struct hak_heap *heap = NULL;
     if (!first_shared_heap.shared) {
-        init_heap(&first_shared_heap);
+        init_heap(&first_shared_heap, true);
         if (register_heap(&first_shared_heap)) heap = &first_shared_heap;
     }
-    if (heap == NULL) heap = new_heap();
-    if (heap != NULL) heap->shared = true;
+    if (heap == NULL) heap = new_heap(true);
     return shared_heap = heap;
 }
 
