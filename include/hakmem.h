@@ -57,7 +57,7 @@ HAK_PUBLIC void *hak_calloc(size_t count, size_t size) HAK_NOEXCEPT
     HAK_ATTR(malloc, alloc_size(1, 2), warn_unused_result);
 
 /* Resizes block `ptr` (NULL: as hak_malloc) to `size` bytes, moving it if it must; keeps the first
- * min(old, new) bytes. A block of up to 32 KiB that moves in order to grow gets a quarter more than it had, so that
+ * min(old, new) bytes. A block that moves in order to grow may get a quarter more than it had, up to 32 KiB, so that
  * the next steps stay in place. Returns the block, or NULL with ENOMEM and `ptr` untouched. hak_realloc(ptr, 0) frees
  * and returns NULL, as glibc does. The result is aligned to 16 bytes whatever `ptr` was allocated with. */
 HAK_PUBLIC void *hak_realloc(void *ptr, size_t size) HAK_NOEXCEPT HAK_ATTR(alloc_size(2), warn_unused_result);

@@ -66,7 +66,7 @@ static void assert_handler_may_fork(size_t churners) {
     pthread_sigmask(SIG_UNBLOCK, &poke, NULL);
     uint64_t random = 3;
     double end = life_seconds() + (double)life_scale(2, 20);
-    while (bad_status == 0 && (life_seconds() < end || forks < 40)) {
+    while (bad_status == 0 && (life_seconds() < end || forks < 100)) {
         life_table_step(&table, &random);
         if (is_child) {
             _exit(child_rest(&random));

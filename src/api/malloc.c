@@ -52,18 +52,20 @@ HAK_LIBC_NAME(malloc, hak_malloc);
 extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
 #endif
 
-/* The index of the bin that a block may go to; NOT_CACHED for whatever else is freed. NULL, and addresses beyond the
- * map, are in no window. */
+/* The index of the bin that a block may go to; NOT_CACHED for whatever else is freed. region.h: why a tag that is read
+ * relaxed, and may be stale, does no harm. */
 #define NOT_CACHED SIZE_MAX
+HAK_INLINE size_t bin_by_tag(const struct hak_heap *heap, uint64_t tag) {
+    if (hak_likely(hak_tag_owner(tag) == hak_heap_tag(heap))) return hak_tag_kind(tag);
+    hak_forget_register(tag); /* the two ways stay apart */
+    return hak_tag_owner(tag) != 0 && hak_heap_keeps(hak_tag_kind(tag) / 2) ? hak_tag_kind(tag) : NOT_CACHED;
+}
+
+/* The same for a block in the window that free looks at; NULL, and addresses beyond the map, are in none. */
 HAK_INLINE size_t bin_for(const struct hak_heap *heap, const void *ptr) {
     size_t granule = ((uintptr_t)ptr >> HAK_GRANULE_SHIFT) - heap->first_granule;
     if (hak_unlikely(granule >= HAK_WINDOW_GRANULES)) return NOT_CACHED;
-    if (HAK_REGION_LOOKUP) {
-        uint64_t tag = hak_load_rlx(&heap->window[granule]); /* region.h: why a stale owner does no harm */
-        if (hak_likely(hak_tag_owner(tag) == hak_heap_tag(heap))) return hak_tag_kind(tag);
-        hak_forget_register(tag); /* the two ways stay apart */
-        return hak_tag_owner(tag) != 0 && hak_heap_keeps(hak_tag_kind(tag) / 2) ? hak_tag_kind(tag) : NOT_CACHED;
-    }
+    if (HAK_REGION_LOOKUP) return bin_by_tag(heap, hak_load_rlx(&heap->window[granule]));
     const struct hak_slab *slab = hak_slab_find((const struct hak_region_leaf *)(const void *)heap->window, granule);
     bool kept = slab != NULL && (hak_load_rlx(&slab->owner) == heap || hak_heap_keeps(slab->size_class));
     return hak_likely(kept) ? 2U * slab->size_class : NOT_CACHED;
@@ -93,9 +95,10 @@ static HAK_NOINLINE bool put_elsewhere(struct hak_heap *heap, void *ptr) {
     const struct hak_region_leaf *leaf = hak_region_leaf_of(ptr);
     if (!HAK_REGION_LOOKUP || heap->kind != HAK_HEAP_REAL || leaf == NULL || leaf->tag == heap->window) return false;
     const uint64_t tag = hak_load_rlx(&leaf->tag[hak_region_index(ptr)]);
+    const size_t index = bin_by_tag(heap, tag);
+    if (index == NOT_CACHED) return false;
     if (hak_tag_owner(tag) == hak_heap_tag(heap)) hak_heap_look_at(heap, ptr);
-    else if (hak_tag_owner(tag) == 0 || !hak_heap_keeps(hak_tag_kind(tag) / 2)) return false;
-    return put_into(heap, hak_tag_kind(tag), ptr);
+    return put_into(heap, index, ptr);
 }
 
 static HAK_NOINLINE void free_elsewhere(void *ptr, struct hak_heap *heap) {

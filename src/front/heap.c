@@ -48,7 +48,7 @@ static struct hak_heap *shared_heap HAK_GUARDED_BY(shared_lock);
 
 /* ---- making heaps -------------------------------------------------------------------------------------- */
 
-/* All that others may look at as soon as the heap is registered. */
+/* Before it is registered: from then on others read of it what is constant, `shared` among it. */
 static void init_heap(struct hak_heap *heap, bool shared) {
     heap->shared = shared;
     hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
