@@ -179,12 +179,14 @@ part_of() { echo "$3-$4"; }
 
 declare -A running=()
 interrupted=
-# A process with all that it started: `timeout` takes its program out of the process group.
+# A process with all that it started: `timeout` takes its program out of the process group. It is stopped first, so that it
+# starts nothing between the look at what it has started and its end.
 end_tree() {
-    local children child
-    children=$(pgrep -P "$1" || true)
+    local child
+    kill -STOP "$1" 2>/dev/null || return 0
+    for child in $(pgrep -P "$1" || true); do end_tree "$child"; done
     kill -TERM "$1" 2>/dev/null || true
-    for child in $children; do end_tree "$child"; done
+    kill -CONT "$1" 2>/dev/null || true
 }
 end_parts() {
     local pid
