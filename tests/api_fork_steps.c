@@ -3,18 +3,9 @@
  * was half done. What a churning process meets once in a million forks is met here each time, at the same place. The
  * short form looks at every so many instructions; the long one at each. */
 #include "support/prefixed.h"
+#include "support/steps.h"
 
 #include <semaphore.h>
-
-#if defined(__x86_64__) && !(HAK_ASAN || HAK_TSAN || HAK_MSAN || HAK_VALGRIND)
-#define CAN_STEP 1
-#define set_trap_flag() __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc")
-#define clear_trap_flag() __asm__ volatile("pushfq; andq $~0x100, (%%rsp); popfq" ::: "memory", "cc")
-#else
-#define CAN_STEP 0 /* another machine; or the tool has a say in signals and instructions */
-#define set_trap_flag() ((void)0)
-#define clear_trap_flag() ((void)0)
-#endif
 
 #define BLOCKS 24
 /* Only a hang takes that long. */

@@ -2,6 +2,7 @@
  * by step. (unit_faults.c asks only that nothing breaks.) And what another thread did while a unit was asking the
  * system: the hook that tests have there does it in its stead. Each test has a process of its own. */
 #include "support/prefixed.h"
+#include "support/far.h"
 
 #include <sys/mman.h>
 
@@ -269,21 +270,6 @@ static void without_memory_for_bins_a_thread_begins_cold(void **state) {
     succeeds(begin_cold);
 }
 
-/* These tools know only certain addresses. */
-#define ANY_ADDRESS (!HAK_TSAN && !HAK_MSAN)
-
-/* A piece of address space where nothing of ours is, at a multiple of `align` plus `offset`. */
-static char *far_away(size_t bytes, uintptr_t align, uintptr_t offset) {
-    for (uintptr_t at = (uintptr_t)0x200000000000; at < (uintptr_t)0x400000000000; at += align) {
-        void *ptr = mmap((void *)(at + offset), bytes, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-        if (ptr == (void *)(at + offset)) return ptr;
-        if (ptr != MAP_FAILED) munmap(ptr, bytes);
-    }
-    must(!"no room");
-    return NULL;
-}
-
 /* Metadata far away, which the next request of this size will get. */
 static void *plant_metadata(size_t bytes, uintptr_t align, uintptr_t offset) {
     uintptr_t page = offset & ~(uintptr_t)4095;
@@ -378,18 +364,6 @@ static void of_two_chunks_mapped_at_once_one_goes_back(void **state) {
 
 /* ---- the region map ---- */
 
-#define WINDOW ((uintptr_t)1 << HAK_WINDOW_SHIFT)
-
-/* Makes [at, at + bytes) of a fresh window the only range that the next mapping can be served from. */
-static char *keep_far_away(size_t bytes, uintptr_t offset) {
-    char *ptr = far_away(bytes, WINDOW, offset);
-    must(hak_region_leaf_of(ptr) == NULL);
-    hak_sys_set_fault_for_test(refuse_to_unmap);
-    hak_pages_unmap(ptr, bytes);
-    hak_sys_set_fault_for_test(NULL);
-    return ptr;
-}
-
 static void refuse_leaves(void) {
     refused_bytes = sizeof(struct hak_region_leaf);
     hak_sys_set_fault_for_test(refuse_mappings);
@@ -452,38 +426,6 @@ static void without_a_leaf_nothing_is_mapped(void **state) {
     succeeds(map_chunk_without_leaf);
     succeeds(take_slab_without_leaf);
     succeeds(map_block_without_leaf);
-}
-
-/* Frees a block whose slab cannot be found, so that nothing but its tag can tell where it goes. */
-static void free_by_tag(void *ptr) {
-    struct hak_region_leaf *leaf = hak_region_leaf_of(ptr);
-    void *_Atomic *descriptor = &leaf->descriptor[hak_region_index(ptr)];
-    void *slab = hak_load_rlx(descriptor);
-    hak_store_rlx(descriptor, NULL);
-    hak_free(ptr);
-    hak_store_rlx(descriptor, slab);
-    must(hak_tls_heap->bin[CLASS_1024].top[-1] == ptr && hak_tls_heap->window == leaf->tag);
-}
-
-static void free_in_two_windows(void *argument) {
-    (void)argument;
-    void *near = take(CLASS_1024), *far;
-    keep_far_away(HAK_SUPERSLAB_BYTES, 0);
-    do far = take(CLASS_1024);
-    while (hak_region_leaf_of(far) == hak_region_leaf_of(near));
-    for (unsigned i = 0; i < 4; i++) take(CLASS_1024); /* room in the bin */
-    free_by_tag(far);
-    free_by_tag(near);
-    keep_far_away(2 * HAK_MIB, 0);
-    void *big = hak_malloc(2 * HAK_MIB);
-    must(hak_region_leaf_of(big) != hak_region_leaf_of(near));
-    hak_free(big);
-    must(hak_big_stats().live_blocks == 0 && hak_big_check() && hak_heap_check());
-}
-
-static void blocks_in_another_window_go_into_their_bins_at_once(void **state) {
-    (void)state;
-    if (ANY_ADDRESS && !HAK_EXACT) succeeds(free_in_two_windows);
 }
 
 /* A block of 2 MiB that ends where a window does, and of which the next window has no leaf. */
@@ -675,7 +617,6 @@ int main(void) {
         cmocka_unit_test(of_two_chunks_mapped_at_once_one_goes_back),
         cmocka_unit_test(a_leaf_from_used_pages_is_cleared),
         cmocka_unit_test(without_a_leaf_nothing_is_mapped),
-        cmocka_unit_test(blocks_in_another_window_go_into_their_bins_at_once),
         cmocka_unit_test(a_block_that_cannot_be_entered_at_its_new_place_stays),
         cmocka_unit_test(without_memory_the_table_of_shards_begins_with_64),
         cmocka_unit_test(two_that_double_the_shards_at_once_do_it_once),

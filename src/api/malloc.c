@@ -88,9 +88,9 @@ HAK_INLINE bool put_cached(struct hak_heap *heap, void *ptr) {
 }
 static HAK_NOINLINE bool put_cached_called(struct hak_heap *heap, void *ptr) { return put_cached(heap, ptr); }
 
-/* The same for a block in another window than the one that free looks at: a heap that is large, or lies over an edge,
- * has blocks in several. The tag says it all there too, so that neither descriptor nor slab need be fetched, which
- * would be a miss of the processor's caches each. After a block of the heap's own, free looks at that window. */
+/* put_cached() for a block in another window than the one that free looks at: a heap that is large, or lies over an
+ * edge, has blocks in several. The tag says it all there too, so that neither descriptor nor slab need be fetched,
+ * which would be a miss of the processor's caches each. After a block of the heap's own, free looks at that window. */
 static HAK_NOINLINE bool put_elsewhere(struct hak_heap *heap, void *ptr) {
     const struct hak_region_leaf *leaf = hak_region_leaf_of(ptr);
     if (!HAK_REGION_LOOKUP || heap->kind != HAK_HEAP_REAL || leaf == NULL || leaf->tag == heap->window) return false;
@@ -101,11 +101,12 @@ static HAK_NOINLINE bool put_elsewhere(struct hak_heap *heap, void *ptr) {
     return put_into(heap, index, ptr);
 }
 
-static HAK_NOINLINE void free_elsewhere(void *ptr, struct hak_heap *heap) {
+/* By itself, so that free_slow needs no stack frame. */
+static HAK_NOINLINE void free_rest(void *ptr, struct hak_heap *heap) {
     if (HAK_EXACT || !put_elsewhere(heap, ptr)) hak_release(ptr, "free");
 }
 static HAK_NOINLINE void free_slow(void *ptr, struct hak_heap *heap) {
-    if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) free_elsewhere(ptr, heap);
+    if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) free_rest(ptr, heap);
 }
 
 bool hak_release_at_hand(void *ptr) {

@@ -14,11 +14,9 @@
 void *hak_null_slots[1] = {HAK_BIN_BOTTOM};
 #define NULL_BINS                                                                                                      \
     { [0 ... HAK_CLASS_COUNT - 1] = HAK_NULL_BIN }
-/* No granule lies in the window of a heap that looks at none. */
-#define NO_WINDOW ((size_t)1 << 60)
 
 #define NULL_HEAP(what)                                                                                                \
-    { .bin = NULL_BINS, .first_granule = NO_WINDOW, .outgoing = hak_no_outgoing, .kind = (what) }
+    { .bin = NULL_BINS, .first_granule = HAK_NO_WINDOW, .outgoing = hak_no_outgoing, .kind = (what) }
 
 struct hak_outgoing hak_no_outgoing[HAK_OUTGOING_SLOTS];
 static struct hak_heap empty_heap = NULL_HEAP(HAK_HEAP_EMPTY), dead_heap = NULL_HEAP(HAK_HEAP_DEAD);
@@ -53,7 +51,7 @@ static void init_heap(struct hak_heap *heap, bool shared) {
     heap->shared = shared;
     hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
     heap->kind = HAK_HEAP_REAL;
-    heap->first_granule = NO_WINDOW;
+    heap->first_granule = HAK_NO_WINDOW;
     heap->outgoing = hak_no_outgoing;
     heap->outgoing_room = (int64_t)hak_option(REMOTE_BYTES) - 1;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
@@ -122,7 +120,7 @@ static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
     parked_count--;
 }
 
-/* Empties the bins of a heap that a fork has parked, before its slabs may go elsewhere. */
+/* Empties the bins and the buffer of a heap that a fork has parked. */
 static void tidy(struct hak_heap *heap) {
     if (!heap->orphaned) return;
     hak_tcache_flush_all(heap);
@@ -250,7 +248,11 @@ struct hak_heap *hak_heap_peek(void) {
 }
 
 void hak_heap_look_at(struct hak_heap *heap, const void *ptr) {
+    /* A fork, or a signal, in between finds a view of nothing: half of one would send blocks to wrong bins. */
+    heap->first_granule = HAK_NO_WINDOW;
+    hak_forget_memory();
     heap->window = hak_region_leaf_of(ptr)->tag;
+    hak_forget_memory();
     heap->first_granule = ((uintptr_t)ptr >> HAK_WINDOW_SHIFT) << (HAK_WINDOW_SHIFT - HAK_GRANULE_SHIFT);
 }
 
@@ -315,7 +317,8 @@ static struct hak_slab *adopt(struct hak_heap *heap, unsigned size_class) {
     if (from == NULL) return NULL;
 
     struct hak_slab *slab = from->slabs[size_class];
-    if (slab != NULL) move_slab(from, heap, slab);
+    hak_assert(slab != NULL); /* parked_classes says so */
+    move_slab(from, heap, slab);
     park(from); /* which tidies it; what its bins hold of the slab goes the way of others' blocks */
     return slab;
 }

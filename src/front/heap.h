@@ -75,6 +75,9 @@ static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in parked_classes");
 
 enum hak_heap_kind { HAK_HEAP_REAL, HAK_HEAP_EMPTY, HAK_HEAP_DEAD };
 
+/* No granule lies in the window of a heap that looks at none. */
+#define HAK_NO_WINDOW ((size_t)1 << 60)
+
 struct hak_heap {
     /* owner thread only, hot: everything malloc and free touch */
     struct hak_bin bin[HAK_CLASS_COUNT];

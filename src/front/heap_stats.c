@@ -74,8 +74,15 @@ static bool check_outgoing(const struct hak_heap *heap, unsigned slot) {
     return (heap->outgoing[slot].span != 0) == used && (hak_load_rlx(&heap->outgoing[slot].bits) != 0) == used;
 }
 
+/* Of the window, if free looks at one, it has the tags. */
+static bool check_window(const struct hak_heap *heap) {
+    const void *begin = (const void *)(heap->first_granule << HAK_GRANULE_SHIFT);
+    return heap->first_granule == HAK_NO_WINDOW || heap->window == hak_region_leaf_of(begin)->tag;
+}
+
 bool hak_heap_check(void) {
     struct hak_heap *heap = hak_heap_peek();
+    if (heap != NULL && !check_window(heap)) return false;
     for (unsigned slot = 0; heap != NULL && slot < HAK_OUTGOING_SLOTS; slot++)
         if (!check_outgoing(heap, slot)) return false;
     for (unsigned c = 0; heap != NULL && c < HAK_CLASS_COUNT; c++)
