@@ -404,12 +404,16 @@ static void grow_beside_a_full_class(void *argument) {
     (void)argument;
     hak_store_rlx(&hak_options.SUPERSLABS_MAX, 1);
     while (hak_malloc(224 - SLACK) != NULL) continue;
+    give(take(3));
+    const struct hak_bin *bin = &hak_tls_heap->bin[3];
+    void *const *top = bin->top;
     char *ptr = hak_malloc(160 - SLACK);
     fill(ptr, 160 - SLACK, 5);
     errno = 0;
     ptr = hak_realloc(ptr, 161 - SLACK); /* 200 bytes would be a quarter more */
     must(ptr != NULL && errno == 0 && is_filled(ptr, 160 - SLACK, 5));
     must(hak_malloc_usable_size(ptr) == (EXACT ? 161 - SLACK : 192));
+    must(bin->top == top); /* room is not worth letting go of anything */
     must(hak_heap_check());
 }
 
@@ -439,6 +443,9 @@ static void break_it(void *argument) {
     heap->state[3].base[-1] = NULL;
     must(!hak_heap_check());
     heap->state[3].base[-1] = HAK_BIN_BOTTOM;
+    heap->window++;
+    must(!hak_heap_check());
+    heap->window--;
     must(hak_heap_check());
 }
 

@@ -185,12 +185,8 @@ static size_t with_room(size_t size, size_t usable) {
 static void *place_for(size_t size, size_t usable, uintptr_t site) {
     const size_t roomy = with_room(size, usable);
     void *ptr = hak_alloc_at_hand(roomy);
-    if (ptr != NULL) return ptr;
-    int saved = errno;
-    ptr = hak_alloc(roomy, HAK_MIN_ALIGN, false, site);
-    if (ptr != NULL || roomy == size) return ptr;
-    errno = saved;
-    return hak_alloc(size, HAK_MIN_ALIGN, false, site);
+    if (ptr == NULL && roomy != size) ptr = take(roomy, HAK_MIN_ALIGN, site).ptr; /* room is not worth letting go */
+    return ptr != NULL ? ptr : hak_alloc(size, HAK_MIN_ALIGN, false, site);
 }
 
 void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function) {
