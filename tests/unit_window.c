@@ -85,8 +85,7 @@ static void free_what_others_have_elsewhere(void *argument) {
     hak_free(own.near);
     free_by_tag(others[0]);
     must(top_of_bin(CLASS_1024) == others[0]); /* as if it were in the window at hand */
-    hak_free(new_block(CLASS_16));
-    hak_free(others[1]); /* a block so small goes home */
+    hak_free(others[1]);                       /* a block so small goes home */
     must(top_of_bin(CLASS_16) != others[1]);
     must(hak_tls_heap->window == window_of(own.near)->tag); /* where the heap's own blocks are */
     hak_thread_flush();
