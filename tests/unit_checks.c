@@ -248,6 +248,8 @@ static void each_fault_of_a_heap_is_found(void **state) {
     FINDS(hak_heap_check(), slab->size_class, CLASS + 1);
     FINDS(hak_heap_check(), slab->owner, other);
     FINDS(hak_heap_check(), heap->window, NULL);
+    FINDS(hak_heap_check(), heap->outgoing_slots, 1);
+    FINDS(hak_heap_check(), heap->outgoing[0].bits, 1);
     FINDS(hak_slab_check(slab), slab->free_count, slab->free_count + 1);
     FINDS(hak_slab_check(slab), hak_slab_free_bits(slab)[slab->words - 1], 0);
     FINDS(hak_slab_check(slab), slab->first_word, slab->words);

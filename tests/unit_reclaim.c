@@ -5,6 +5,7 @@
 
 #include "base/options.h"
 #include "base/sys.h"
+#include "front/heap.h"
 #include "front/tcache.h"
 #include "pages/budget.h"
 #include "stores/bigcache.h"
@@ -235,9 +236,50 @@ static void use_slabs_that_hold_little(void *argument) {
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all / 2) == all / 4 + 16 * unit);
 }
 
+static void *wait_for_the_others(void *barrier) {
+    hak_free(hidden(hak_malloc(1)));
+    pthread_barrier_wait(barrier);
+    return NULL;
+}
+
+/* What may be kept once memory was taken back too early, after a visit that finds much taken. */
+static uint64_t budget_after_visit(void) {
+    hak_budget_count(HAK_STORE_SLABS, 64 * MIB);
+    hak_tcache_tick();
+    hak_budget_trimmed(HAK_STORE_SLABS, 64 * MIB);
+    hak_budget_retaken(HAK_STORE_SLABS, 64 * MIB);
+    return hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0);
+}
+
+static uint64_t live_bytes(void) {
+    struct hak_front_stats stats;
+    hak_front_stats(&stats);
+    return stats.live_bytes[0] + stats.live_bytes[1];
+}
+
+/* The more heaps there are, the less often they are asked what they hold: of 64 to 127 every second time. */
+static void ask_many_heaps(void *argument) {
+    enum { THREADS = 70 };
+    pthread_t threads[THREADS];
+    pthread_barrier_t barrier;
+    (void)argument;
+    hak_sys_set_now_for_test(1000000);
+    must(pthread_barrier_init(&barrier, NULL, THREADS) == 0);
+    for (unsigned i = 0; i < THREADS; i++) start_thread(&threads[i], wait_for_the_others, &barrier);
+    for (unsigned i = 0; i < THREADS; i++) must(pthread_join(threads[i], NULL) == 0);
+    const uint64_t least = budget_after_visit(); /* nobody knew that it mattered */
+    uint64_t live = 0;
+    for (unsigned i = 0; i < 6; i++) {
+        for (unsigned j = 0; j < 8; j++) must(hidden(hak_malloc(32 * KIB)) != NULL);
+        if (i % 2 == 0) live = live_bytes();
+        must(budget_after_visit() == least + live);
+    }
+}
+
 static void what_is_kept_for_slabs_goes_by_what_they_held(void **state) {
     (void)state;
     succeeds(use_slabs_that_hold_little);
+    succeeds(ask_many_heaps);
 }
 
 /* A heap of 256 MiB that comes and goes: of it 256 times RETAIN_BYTES may stay beyond the budget, and no more. */
