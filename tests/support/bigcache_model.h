@@ -266,7 +266,8 @@ static struct big_model_entry big_model_take(struct big_model *model, int index,
 static bool big_model_cut(struct big_model *model, struct big_model_entry *entry, size_t need) {
     struct big_model_entry rest = *entry;
     if (entry->mapped <= hak_big_at_most(need) || entry->mapped - need < HAK_MIB) return false;
-    if (big_model_failed(model) && hak_big_stats().entries == model->entries) return false; /* no descriptor for it */
+    const bool whole = hak_big_mapped(descriptor_of(entry->ptr)) != need;
+    if (whole && big_model_failed(model)) return false; /* there was no descriptor for the rest */
     entry->mapped = entry->usable = need;
     entry->shaped = true;
     rest.ptr += need;
