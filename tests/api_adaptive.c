@@ -4,12 +4,6 @@
 
 #define ROW 80000
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 static void *take(size_t bytes) {
     void *ptr = hak_malloc(bytes - SLACK);
     must(ptr != NULL);

@@ -13,12 +13,6 @@
 #include "stores/l25_table.h"
 #include "support/whitebox.h"
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 /* ---- heaps ---------------------------------------------------------------------------------------------------- */
 
 /* hakmem's key: the one whose value is the heap. */

@@ -245,6 +245,8 @@ static void each_fault_of_a_heap_is_found(void **state) {
     FINDS(hak_heap_check(), bin->top, bin->limit + 1);
     FINDS(hak_heap_check(), slab->listed, false);
     FINDS(hak_heap_check(), slab->free_count, 0);
+    FINDS(hak_heap_check(), slab->free_count, slab->free_count + 1);
+    FINDS(hak_heap_check(), hak_slab_free_bits(slab)[slab->words - 1], 0);
     FINDS(hak_heap_check(), slab->size_class, CLASS + 1);
     FINDS(hak_heap_check(), slab->owner, other);
     FINDS(hak_heap_check(), heap->window, NULL);

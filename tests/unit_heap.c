@@ -28,12 +28,6 @@ static struct hak_front_stats stats_of_front(void) {
     return stats;
 }
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 /* A second thread that does as it is told, step by step. */
 static struct {
     pthread_t thread;

@@ -26,12 +26,6 @@ static void give(void *ptr) { hak_tcache_free(ptr, "free"); }
 
 static uint32_t owner_of(const void *ptr) { return hak_region_lookup(ptr).owner; }
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 static void use_up_keys(void) {
     pthread_key_t key;
     int error;

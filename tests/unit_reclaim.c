@@ -14,12 +14,6 @@
 
 #define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 enum { RUNS = 64, LARGE = 1 << 20 };
 
 /* Leaves 64 MiB dirty in the L2.5 pool. */
@@ -299,9 +293,7 @@ static void what_is_kept_beyond_the_budgets_is_bounded(void **state) {
 static void what_is_taken_and_freed_in_turn_is_soon_kept(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof saw / sizeof saw[0]; i++) {
-        struct ended ended = run_heard(use_a_store_by_fits_and_starts, &i);
-        assert_string_equal(ended.text, "");
-        assert_int_equal(ended.status, 0);
+        succeeds_with(use_a_store_by_fits_and_starts, &i);
     }
 }
 

@@ -42,23 +42,12 @@ static struct hak_front_stats stats_of_front(void) {
     return stats;
 }
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 /* ---- what fails ---- */
 
 /* Mappings of this many bytes are refused; 0: all. */
 static size_t refused_bytes;
 static int refuse_mappings(enum hak_sys_call call, size_t bytes) {
     return call == HAK_SYS_MAP && (refused_bytes == 0 || bytes == refused_bytes) ? ENOMEM : 0;
-}
-
-static int refuse_to_unmap(enum hak_sys_call call, size_t bytes) {
-    (void)bytes;
-    return call == HAK_SYS_UNMAP ? ENOMEM : 0;
 }
 
 static int refuse_to_map_and_unmap(enum hak_sys_call call, size_t bytes) {

@@ -30,12 +30,6 @@ static uint64_t live_blocks(void) {
     return stats.live_blocks[0] + stats.live_blocks[1];
 }
 
-static void succeeds(void (*body)(void *), void *argument) {
-    struct ended ended = run_heard(body, argument);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 /* ---- many deliveries at once ---------------------------------------------------------------------------------- */
 
 static void *blocks[BLOCKS];
@@ -82,7 +76,7 @@ static void deliver_while_it_is_collected(void *argument) {
 static void no_delivery_is_lost_while_the_owner_collects(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(meetings); i++)
-        succeeds(deliver_while_it_is_collected, (void *)(uintptr_t)&meetings[i]);
+        succeeds_with(deliver_while_it_is_collected, (void *)(uintptr_t)&meetings[i]);
 }
 
 /* ---- one delivery of blocks of many slabs ------------------------------------------------------------------------ */
@@ -108,7 +102,7 @@ static void free_blocks_of_many_slabs(void *argument) {
 
 static void blocks_of_many_slabs_go_out_together(void **state) {
     (void)state;
-    succeeds(free_blocks_of_many_slabs, NULL);
+    succeeds(free_blocks_of_many_slabs);
 }
 
 /* ---- a delivery to a heap that is being parked ----------------------------------------------------------------- */
@@ -160,7 +154,7 @@ static void deliver_while_it_is_parked(void *argument) {
 
 static void a_heap_is_not_parked_with_a_delivery_in_its_inbox(void **state) {
     (void)state;
-    succeeds(deliver_while_it_is_parked, NULL);
+    succeeds(deliver_while_it_is_parked);
 }
 
 /* ---- what a delivery makes visible ------------------------------------------------------------------------------ */
@@ -191,7 +185,7 @@ static void use_again_what_was_delivered(void *argument) {
 
 static void a_delivered_bit_ends_the_use_of_the_block(void **state) {
     (void)state;
-    succeeds(use_again_what_was_delivered, NULL);
+    succeeds(use_again_what_was_delivered);
 }
 
 int main(void) {

@@ -25,12 +25,6 @@ static size_t held(unsigned c) {
     return state->base == NULL ? 0 : (size_t)(hak_tls_heap->bin[c].top - state->base);
 }
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 /* ---- growth and shrinkage ------------------------------------------------------------------------------------- */
 
 static void take_many_then_give_them(void *argument) {

@@ -12,31 +12,24 @@
 #define CLASS_16 0
 #define CLASS_1024 (HAK_TINY_CLASSES - 1)
 
-static void succeeds(void (*body)(void *)) {
-    struct ended ended = run_heard(body, NULL);
-    assert_string_equal(ended.text, "");
-    assert_int_equal(ended.status, 0);
-}
-
 static void *new_block(unsigned c) {
     void *ptr = hak_malloc(hak_class_bytes(c));
     must(ptr != NULL);
     return ptr;
 }
 
-static const struct hak_region_leaf *window_of(const void *ptr) { return hak_region_leaf_of(ptr); }
 static const void *top_of_bin(unsigned c) { return hak_tls_heap->bin[c].top[-1]; }
 
-/* A block of 1,024 bytes in each of two windows; the next slab will be in that of the second. */
 struct pair {
     void *near, *far;
 };
 
+/* A block of 1,024 bytes in each of two windows; the next slab will be in that of the second. */
 static struct pair blocks_in_two_windows(void) {
     struct pair pair = {.near = new_block(CLASS_1024)};
     keep_far_away(HAK_SUPERSLAB_BYTES, 0);
     do pair.far = new_block(CLASS_1024);
-    while (window_of(pair.far) == window_of(pair.near));
+    while (hak_region_leaf_of(pair.far) == hak_region_leaf_of(pair.near));
     for (unsigned i = 0; i < 4; i++) new_block(CLASS_1024); /* room in the bin */
     return pair;
 }
@@ -55,12 +48,12 @@ static void free_in_two_windows(void *argument) {
     (void)argument;
     struct pair own = blocks_in_two_windows();
     free_by_tag(own.far);
-    must(top_of_bin(CLASS_1024) == own.far && hak_tls_heap->window == window_of(own.far)->tag);
+    must(top_of_bin(CLASS_1024) == own.far && hak_tls_heap->window == hak_region_leaf_of(own.far)->tag);
     free_by_tag(own.near);
-    must(top_of_bin(CLASS_1024) == own.near && hak_tls_heap->window == window_of(own.near)->tag);
+    must(top_of_bin(CLASS_1024) == own.near && hak_tls_heap->window == hak_region_leaf_of(own.near)->tag);
     keep_far_away(2 * HAK_MIB, 0);
     void *big = hak_malloc(2 * HAK_MIB);
-    must(window_of(big) != window_of(own.near));
+    must(hak_region_leaf_of(big) != hak_region_leaf_of(own.near));
     hak_free(big);
     must(hak_big_stats().live_blocks == 0 && hak_big_check() && hak_heap_check());
 }
@@ -81,13 +74,14 @@ static void free_what_others_have_elsewhere(void *argument) {
     struct pair own = blocks_in_two_windows();
     void *others[2];
     run_thread(make_two_blocks, others);
-    must(window_of(others[0]) == window_of(own.far) && window_of(others[1]) == window_of(own.far));
+    must(hak_region_leaf_of(others[0]) == hak_region_leaf_of(own.far) &&
+         hak_region_leaf_of(others[1]) == hak_region_leaf_of(own.far));
     hak_free(own.near);
     free_by_tag(others[0]);
     must(top_of_bin(CLASS_1024) == others[0]); /* as if it were in the window at hand */
     hak_free(others[1]);                       /* a block so small goes home */
     must(top_of_bin(CLASS_16) != others[1]);
-    must(hak_tls_heap->window == window_of(own.near)->tag); /* where the heap's own blocks are */
+    must(hak_tls_heap->window == hak_region_leaf_of(own.near)->tag); /* where the heap's own blocks are */
     hak_thread_flush();
     must(hak_heap_check());
 }
@@ -114,7 +108,7 @@ static void free_step_by_step(void *argument) {
     hak_free(own.near);
     hak_free(own.far);
     clear_trap_flag();
-    must(hak_tls_heap->window == window_of(own.far)->tag && hak_heap_check());
+    must(hak_tls_heap->window == hak_region_leaf_of(own.far)->tag && hak_heap_check());
     must(torn_steps == 0 && (steps > 50 || !CAN_STEP));
 }
 

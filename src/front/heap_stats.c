@@ -82,10 +82,11 @@ static bool check_window(const struct hak_heap *heap) {
 
 bool hak_heap_check(void) {
     struct hak_heap *heap = hak_heap_peek();
-    if (heap != NULL && !check_window(heap)) return false;
-    for (unsigned slot = 0; heap != NULL && slot < HAK_OUTGOING_SLOTS; slot++)
+    if (heap == NULL) return true;
+    if (!check_window(heap)) return false;
+    for (unsigned slot = 0; slot < HAK_OUTGOING_SLOTS; slot++)
         if (!check_outgoing(heap, slot)) return false;
-    for (unsigned c = 0; heap != NULL && c < HAK_CLASS_COUNT; c++)
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
         if (!check_class(heap, c)) return false;
     return true;
 }

@@ -28,7 +28,7 @@ static UNUSED char *far_away(size_t bytes, uintptr_t align, uintptr_t offset) {
     return NULL;
 }
 
-static UNUSED int refuse_to_unmap_far(enum hak_sys_call call, size_t bytes) {
+static UNUSED int refuse_to_unmap(enum hak_sys_call call, size_t bytes) {
     (void)bytes;
     return call == HAK_SYS_UNMAP ? ENOMEM : 0;
 }
@@ -37,7 +37,7 @@ static UNUSED int refuse_to_unmap_far(enum hak_sys_call call, size_t bytes) {
 static UNUSED char *keep_far_away(size_t bytes, uintptr_t offset) {
     char *ptr = far_away(bytes, WINDOW, offset);
     must(hak_region_leaf_of(ptr) == NULL);
-    hak_sys_set_fault_for_test(refuse_to_unmap_far);
+    hak_sys_set_fault_for_test(refuse_to_unmap);
     hak_pages_unmap(ptr, bytes);
     hak_sys_set_fault_for_test(NULL);
     return ptr;

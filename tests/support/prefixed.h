@@ -83,6 +83,14 @@ static UNUSED struct hak_stats stats_now(void) {
 
 /* ---- processes and threads ---- */
 
+/* A piece of a test that runs in a process of its own: it comes to its end in peace, and says nothing. */
+static UNUSED void succeeds_with(void (*body)(void *), void *argument) {
+    struct ended ended = run_heard(body, argument);
+    assert_string_equal(ended.text, "");
+    assert_int_equal(ended.status, 0);
+}
+static UNUSED void succeeds(void (*body)(void *)) { succeeds_with(body, NULL); }
+
 static UNUSED void start_thread(pthread_t *thread, void *(*body)(void *), void *argument) {
     must(pthread_create(thread, NULL, body, argument) == 0);
 }
