@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a purpose needs: ci/deps.sh run|test|fuzz|bench
+# Installs the Debian packages that a purpose needs, or several: ci/deps.sh run|test|fuzz|bench ...
 # Says nothing where nothing is missing. As root, or through sudo without a password, it says what it installs and
 # does; otherwise it prints the one command to type and fails.
 set -eu
@@ -16,19 +16,25 @@ check=(
 # The allocators that the benchmarks compare with, and the programs that they run besides.
 compared=(libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4 lua5.4 z3 imagemagick)
 
-case ${1-} in
-run) packages=("${build[@]}" "${programs[@]}") ;;
-test) packages=("${build[@]}" "${programs[@]}" "${check[@]}" "${lint[@]}") ;;
-fuzz) packages=("${build[@]}" "${check[@]}" afl++) ;;
-bench) packages=(
-    "${build[@]}" "${programs[@]}" "${compared[@]}" g++ time zstd gnuplot-nox jq valgrind libc6-dbg clang-19 libclang-rt-19-dev
-    llvm-14 libcmocka-dev
-) ;;
-*)
-    echo "usage: ci/deps.sh run|test|fuzz|bench" >&2
+usage() {
+    echo "usage: ci/deps.sh run|test|fuzz|bench ..." >&2
     exit 2
-    ;;
-esac
+}
+[ $# -gt 0 ] || usage
+packages=("${build[@]}")
+for purpose; do
+    case $purpose in
+    run) packages+=("${programs[@]}") ;;
+    test) packages+=("${programs[@]}" "${check[@]}" "${lint[@]}") ;;
+    fuzz) packages+=("${check[@]}" afl++) ;;
+    bench) packages+=(
+        "${programs[@]}" "${compared[@]}" g++ time zstd gnuplot-nox jq valgrind libc6-dbg clang-19 libclang-rt-19-dev
+        llvm-14 libcmocka-dev
+    ) ;;
+    *) usage ;;
+    esac
+done
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 
 if ! command -v dpkg-query >/dev/null; then
     echo "ci/deps.sh: not a Debian system; install what corresponds to: ${packages[*]}" >&2
@@ -48,7 +54,7 @@ elif sudo -n true 2>/dev/null; then
     as_root=(sudo -n)
 else
     echo "missing: ${missing[*]}" >&2
-    echo "Install them with: sudo $0 $1" >&2
+    echo "Install them with: sudo $0 $*" >&2
     exit 1
 fi
 
