@@ -81,6 +81,32 @@ static void the_fourth_refill_of_a_window_doubles(void **state) {
     succeeds(refill_four_times);
 }
 
+static unsigned slots_after_four_refills(uint64_t now_ms) {
+    hak_sys_set_now_for_test(now_ms);
+    for (unsigned refill = 1; refill <= 4; refill++) {
+        while (held(CLASS_64) > 0) take(CLASS_64);
+        take(CLASS_64);
+    }
+    return slots(CLASS_64);
+}
+
+static void refill_at_a_pace(void *argument) {
+    (void)argument;
+    set_option(TLS_GROW_RATE, 128);
+    take(0);
+    must(slots_after_four_refills(1000) == 32); /* how long the first took nobody knows */
+    must(slots_after_four_refills(1001) == 64); /* 128 blocks in a millisecond */
+    must(slots_after_four_refills(1004) == 64); /* 256 in three */
+    must(slots_after_four_refills(1006) == 128);
+    set_option(TLS_GROW_RATE, 0);
+    must(slots_after_four_refills(9999) == 256);
+}
+
+static void a_bin_through_which_few_blocks_go_in_a_time_stays(void **state) {
+    (void)state;
+    succeeds(refill_at_a_pace);
+}
+
 static void refill_at_each_eighth_visit(void *argument) {
     (void)argument;
     take(0);
@@ -489,6 +515,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bin_grows_from_16_to_2048_and_back_and_says_so),
         cmocka_unit_test(the_fourth_refill_of_a_window_doubles),
+        cmocka_unit_test(a_bin_through_which_few_blocks_go_in_a_time_stays),
         cmocka_unit_test(two_refills_of_eight_visits_double_and_one_does_not),
         cmocka_unit_test(a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further),
         cmocka_unit_test(a_window_that_used_less_than_a_quarter_halves),
@@ -502,6 +529,7 @@ int main(void) {
         cmocka_unit_test(a_flush_leaves_no_block_and_no_empty_slab),
         cmocka_unit_test(the_first_use_fills_the_smallest_classes),
     };
+    set_option(TLS_GROW_RATE, 0); /* or a thread that is held up for a moment would count as slow */
     alarm(HANG_SECONDS);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

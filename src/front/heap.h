@@ -67,6 +67,7 @@ struct hak_bin_state {
     uint8_t visits;      /* of this window */
     uint8_t refills;     /* of its last GROW_VISITS visits or fewer */
     bool visited;        /* since the last sweep */
+    uint32_t asked_ms;   /* when it was last asked how fast visits come; 0: never */
 };
 
 static_assert(2 * HAK_TINY_CLASSES <= UINT8_MAX, "bin_index");

@@ -15,7 +15,10 @@
 
 /* A bin grows at once by so many refills; by fewer if that is what GROW_VISITS slow-path visits brought, for the others
  * were flushes then: a bin that is refilled and flushed in turn is smaller than what goes to and fro, and each swing
- * costs two flushes per refill. A window after which it may shrink is longer, or it would shrink on each way back. */
+ * costs two flushes per refill. A window after which it may shrink is longer, or it would shrink on each way back.
+ * But it grows only while HAKMEM_TLS_GROW_RATE blocks a millisecond go through it: what is slower costs less than the
+ * memory that lies in a larger bin. (A balance of mallocs and frees that goes up and down at random would fill bins of
+ * any size, and meets their ends a quarter as often for each doubling.) */
 #define REFILLS_AT_ONCE 4
 #define GROW_VISITS 8
 #define REFILLS_LATER 2
@@ -179,6 +182,15 @@ static void grow(struct hak_heap *heap, unsigned c) {
     log_resize(c, before, after, state->high_water);
 }
 
+/* Whether so many blocks went through the bin since this was last asked that they cost. The first ones are taken for
+ * it. As a rule it was REFILLS_AT_ONCE times what the bin holds: in so many refills, or by halves in GROW_VISITS
+ * visits. */
+static bool was_fast(struct hak_bin_state *state) {
+    const uint32_t now = (uint32_t)hak_sys_now_ms(), last = state->asked_ms;
+    state->asked_ms = now;
+    return last == 0 || (now - last) * hak_option(TLS_GROW_RATE) <= REFILLS_AT_ONCE * state->capacity;
+}
+
 static void begin_window(struct hak_bin_state *state) {
     state->visits = state->refills = 0;
     state->high_water = 0;
@@ -195,13 +207,14 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
         if (state->filled > state->high_water) state->high_water = state->filled;
     }
     if (hak_unlikely(heap->capacity_bytes > thread_bytes())) halve_largest(heap, 0); /* threads came since */
-    bool is_time = state->visits % GROW_VISITS == 0;
-    if (state->refills >= (is_time ? REFILLS_LATER : REFILLS_AT_ONCE)) {
-        grow(heap, c);
-        begin_window(state);
-        return;
+    if (state->visits % GROW_VISITS == 0 || state->refills == REFILLS_AT_ONCE) {
+        if (was_fast(state) && state->refills >= REFILLS_LATER) {
+            grow(heap, c);
+            begin_window(state);
+            return;
+        }
+        state->refills = 0;
     }
-    if (is_time) state->refills = 0;
     if (state->visits < SHRINK_VISITS) return;
     if (state->high_water < state->capacity / 4) shrink(heap, c);
     begin_window(state);
