@@ -73,7 +73,8 @@ static void run_one_after_the_other(void *argument) {
     (void)argument;
     run_thread(note_heap, &first);
     must(first != hak_tls_heap && first->parked);
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) must(first->state[c].base == NULL); /* its bins are gone */
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
+        must(first->bin[c].top[-1] == HAK_BIN_BOTTOM); /* its bins are empty */
     must(hak_load_acq(&first->inbox) == HAK_INBOX_PARKED);
     must(stats_of_front().threads == 0 && stats_of_front().heaps_parked == 1);
     take(0); /* this thread had none yet, and takes that one */
@@ -89,6 +90,32 @@ static void run_one_after_the_other(void *argument) {
 static void a_new_thread_takes_a_parked_heap_over(void **state) {
     (void)state;
     succeeds(run_one_after_the_other);
+}
+
+static void *grow_two_bins(void *unused) {
+    hak_store_rlx(&hak_options.TLS_GROW_RATE, 0);
+    for (unsigned c = 10; c <= 11; c++) {
+        hak_store_rlx(&hak_options.TLS_SLOTS_MAX, c == 10 ? 64 : 128);
+        for (unsigned i = 0; i < 2000; i++) take(c);
+    }
+    must(hak_tls_heap->state[10].capacity == 64 && hak_tls_heap->state[11].capacity == 128);
+    return unused;
+}
+
+static void take_bins_over(void *argument) {
+    (void)argument;
+    run_thread(grow_two_bins, NULL);
+    take(0);
+    const struct hak_heap *heap = hak_tls_heap;
+    must(heap->state[10].capacity == 64 && heap->bin[10].limit - heap->bin[10].top == 64);
+    must(heap->state[10].visits == 0 && heap->state[10].refills == 0);
+    must(heap->state[11].base == NULL);
+    must(heap->capacity_bytes == 64 * hak_class_bytes(10) + (size_t)16 * (16 + 32 + 48 + 64));
+}
+
+static void empty_bins_are_taken_over_but_for_large_ones(void **state) {
+    (void)state;
+    succeeds(take_bins_over);
 }
 
 static void *left[3 * PER_SLAB];
@@ -255,7 +282,7 @@ static void fill_the_outgoing_buffer(void *argument) {
     struct hak_heap *mine = hak_heap_get();
     for (unsigned i = 0; i < HAK_OUTGOING_BLOCKS; i++) {
         must(used_by_outgoing(mine) == i * LEAST_SHARE);
-        ask(peer_takes, (void *)3);
+        ask(peer_takes, (void *)10); /* this thread has no bin for it */
         give(peer.result);
     }
     must(used_by_outgoing(mine) == 0); /* by number */
@@ -442,6 +469,7 @@ static void a_block_grows_without_room_where_its_class_is_full(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_thread_takes_a_parked_heap_over),
+        cmocka_unit_test(empty_bins_are_taken_over_but_for_large_ones),
         cmocka_unit_test(a_thread_adopts_what_a_parked_heap_has_before_it_asks_for_more),
         cmocka_unit_test(frees_into_a_parked_heap_release_what_becomes_empty),
         cmocka_unit_test(remote_frees_gather_are_delivered_and_collected),

@@ -76,7 +76,7 @@ static void let_all_succeed(void) { hak_sys_set_fault_for_test(NULL); }
 static char *slab_without_bin(unsigned c) {
     char *ptr = take(c);
     hak_tcache_flush_all(hak_tls_heap);
-    hak_tcache_drop_bins(hak_tls_heap);
+    hak_tcache_drop_bins(hak_tls_heap, 0);
     use_up_metadata();
     return ptr;
 }
@@ -118,7 +118,7 @@ static void make_room_in_vain(void *argument) {
     (void)argument;
     void *kept = take(large), *other = take(CLASS_1024);
     hak_tcache_flush_all(hak_tls_heap);
-    hak_tcache_drop_bins(hak_tls_heap);
+    hak_tcache_drop_bins(hak_tls_heap, 0);
     give(kept);
     must(hak_tls_heap->capacity_bytes == (size_t)16 * 512);
     set_option(TLS_BYTES, 16 * 512);
@@ -232,10 +232,16 @@ static void a_thread_without_memory_for_a_heap_is_served_from_the_shared_one(voi
     succeeds(live_without_heap);
 }
 
-static void *find_prewarmed(void *filled) {
+struct beginning {
+    struct hak_heap *heap;
+    unsigned bins;
+};
+static void *count_bins(void *argument) {
+    struct beginning *beginning = argument;
     hak_tcache_alloc(CLASS_1024); /* met or refused: the thread gets its heap */
-    must(hak_heap_peek() != NULL);
-    for (unsigned c = 0; c < 4; c++) *(unsigned *)filled += hak_tls_heap->state[c].base != NULL;
+    beginning->heap = hak_heap_peek();
+    must(beginning->heap != NULL);
+    for (unsigned c = 0; c < 4; c++) beginning->bins += hak_tls_heap->state[c].base != NULL;
     let_all_succeed();
     give(take(0));
     must(hak_heap_check());
@@ -243,15 +249,15 @@ static void *find_prewarmed(void *filled) {
 }
 
 static void begin_cold(void *argument) {
-    unsigned filled = 0;
+    struct beginning first = {.bins = 0}, second = {.bins = 0};
     (void)argument;
     take(0);
-    run_thread(find_prewarmed, &filled); /* its heap is parked, without bins */
-    must(filled == 4);
-    filled = 0;
+    run_thread(count_bins, &first);
+    must(first.bins == 4 && first.heap->parked);
+    hak_tcache_drop_bins(first.heap, 0);
     use_up_metadata();
-    run_thread(find_prewarmed, &filled);
-    must(filled == 0);
+    run_thread(count_bins, &second);
+    must(second.heap == first.heap && second.bins == 0);
 }
 
 static void without_memory_for_bins_a_thread_begins_cold(void **state) {

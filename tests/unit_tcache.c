@@ -502,11 +502,17 @@ static void prewarm(void *argument) {
     (void)argument;
     set_option(PREWARM, 6);
     take(20);
-    for (unsigned c = 0; c < 6; c++) must(held(c) == 16);
+    for (unsigned c = 0; c < 6; c++) must(slots(c) == 16 && held(c) == 8);
     for (unsigned c = 6; c < 20; c++) must(hak_tls_heap->state[c].base == NULL);
+    give(take(0));
+    while (held(1) > 0) take(1);
+    take(1); /* a refill */
+    take(2);
+    hak_tcache_prewarm(hak_tls_heap);
+    must(held(0) == 8 && held(1) == 15 && held(2) == 8);
 }
 
-static void the_first_use_fills_the_smallest_classes(void **state) {
+static void the_first_use_fills_half_of_the_bins_of_the_smallest_classes(void **state) {
     (void)state;
     succeeds(prewarm);
 }
@@ -527,7 +533,7 @@ int main(void) {
         cmocka_unit_test(a_full_bin_gives_its_older_half_back),
         cmocka_unit_test(a_bin_that_nobody_visits_empties_by_halves),
         cmocka_unit_test(a_flush_leaves_no_block_and_no_empty_slab),
-        cmocka_unit_test(the_first_use_fills_the_smallest_classes),
+        cmocka_unit_test(the_first_use_fills_half_of_the_bins_of_the_smallest_classes),
     };
     set_option(TLS_GROW_RATE, 0); /* or a thread that is held up for a moment would count as slow */
     alarm(HANG_SECONDS);

@@ -18,6 +18,9 @@ void *hak_null_slots[1] = {HAK_BIN_BOTTOM};
 #define NULL_HEAP(what)                                                                                                \
     { .bin = NULL_BINS, .first_granule = HAK_NO_WINDOW, .outgoing = hak_no_outgoing, .kind = (what) }
 
+/* Bins up to this size wait in a parked heap for the thread that takes it over: 20 KiB of slots at most. */
+#define RESTING_SLOTS 64
+
 struct hak_outgoing hak_no_outgoing[HAK_OUTGOING_SLOTS];
 static struct hak_heap empty_heap = NULL_HEAP(HAK_HEAP_EMPTY), dead_heap = NULL_HEAP(HAK_HEAP_DEAD);
 
@@ -98,8 +101,7 @@ static void count_parked_classes_locked(struct hak_heap *heap, uint32_t change) 
 
 static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     heap->parked_classes = 0;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
-        if (heap->slabs[c] != NULL) heap->parked_classes |= (uint64_t)1 << c;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->parked_classes |= (uint64_t)(heap->slabs[c] != NULL) << c;
     count_parked_classes_locked(heap, 1);
     heap->parked = true;
     hak_heap_leave(heap, false);
@@ -175,7 +177,7 @@ static void on_thread_exit(void *value) {
     hak_sub_rlx(&threads, 1);
     hak_tls_heap = &dead_heap;
     hak_tcache_flush_all(heap);
-    hak_tcache_drop_bins(heap);
+    hak_tcache_drop_bins(heap, RESTING_SLOTS);
     hak_remote_drop_outgoing(heap);
     park(heap);
     hak_slab_relieve();

@@ -17,8 +17,7 @@
  * were flushes then: a bin that is refilled and flushed in turn is smaller than what goes to and fro, and each swing
  * costs two flushes per refill. A window after which it may shrink is longer, or it would shrink on each way back.
  * But it grows only while HAKMEM_TLS_GROW_RATE blocks a millisecond go through it: what is slower costs less than the
- * memory that lies in a larger bin. (A balance of mallocs and frees that goes up and down at random would fill bins of
- * any size, and meets their ends a quarter as often for each doubling.) */
+ * memory in a larger bin. (Mallocs and frees that come at random fill a bin of any size some day.) */
 #define REFILLS_AT_ONCE 4
 #define GROW_VISITS 8
 #define REFILLS_LATER 2
@@ -310,10 +309,10 @@ void hak_tcache_tick(void) {
 
 /* ---- refill and alloc ------------------------------------------------------------------------------------ */
 
-/* Moves blocks from the slabs to the empty bin; returns how many. */
-static uint32_t fill(struct hak_heap *heap, unsigned c) {
+/* Moves up to `want` blocks, for which the bin has room, from the slabs to it. */
+static void fill(struct hak_heap *heap, unsigned c, uint32_t want) {
     struct hak_bin *bin = &heap->bin[c];
-    uint32_t want = (uint32_t)(bin->limit - bin->top), got = 0;
+    uint32_t got = 0;
     while (got < want) {
         struct hak_slab *slab = heap->slabs[c];
         if (slab == NULL && got == 0) slab = hak_heap_more(heap, c);
@@ -324,7 +323,6 @@ static uint32_t fill(struct hak_heap *heap, unsigned c) {
         if (slab->free_count == 0) hak_heap_unlist(heap, slab);
     }
     hak_heap_count_taken(heap, c, got);
-    return got;
 }
 
 /* Where no bin can be had, a block comes straight from a slab. */
@@ -344,7 +342,7 @@ static void *refill(struct hak_heap *heap, unsigned c) {
     hak_remote_collect(heap);
     if (heap->state[c].base == NULL && !open_bin(heap, c)) return take_without_bin(heap, c);
     visit(heap, c, true);
-    fill(heap, c);
+    fill(heap, c, (uint32_t)(heap->bin[c].limit - heap->bin[c].top));
     hak_count_by_owner(&heap->refills, 1);
     note_fill(heap, c);
     hak_slab_relieve();
@@ -421,13 +419,14 @@ void hak_tcache_free(void *ptr, const char *function) {
 void hak_tcache_flush_all(struct hak_heap *heap) {
     bool was_busy = hak_heap_enter(heap);
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
-        if (heap->state[c].base == NULL) continue;
+        if (fill_of(heap, c) == 0) continue;
         flush(heap, c, fill_of(heap, c));
         note_fill(heap, c);
     }
     hak_remote_deliver(heap);
     hak_remote_collect(heap);
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c); /* also what others have emptied */
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) /* also what others have emptied */
+        if (heap->slabs[c] != NULL) hak_heap_give_empty(heap, c);
     hak_heap_leave(heap, was_busy);
 }
 
@@ -435,12 +434,17 @@ void hak_tcache_prewarm(struct hak_heap *heap) {
     unsigned classes = (unsigned)hak_option(PREWARM);
     for (unsigned c = 0; c < classes; c++) {
         if (heap->state[c].base == NULL && !open_bin(heap, c)) return;
-        fill(heap, c);
+        /* Half: the rest is room for what is freed, and a thread that ends soon has less to put back. */
+        const uint32_t filled = fill_of(heap, c), half = heap->state[c].capacity / 2;
+        if (filled < half) fill(heap, c, half - filled);
         note_fill(heap, c);
     }
 }
 
-void hak_tcache_drop_bins(struct hak_heap *heap) {
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
-        if (heap->state[c].base != NULL) drop_bin(heap, c);
+void hak_tcache_drop_bins(struct hak_heap *heap, uint32_t slots) {
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        struct hak_bin_state *state = &heap->state[c];
+        if (state->capacity > slots) drop_bin(heap, c);
+        else begin_window(state);
+    }
 }
