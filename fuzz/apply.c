@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "base/sys.h"
 #include "front/tcache.h"
+#include "front/tick.h"
 #include "hakmem.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
@@ -538,7 +539,7 @@ static void pass_time_of_single(struct fuzz_run *run, uint64_t ms) {
     hak_sys_set_now_for_test(clock_ms);
     struct hak_heap *heap = hak_heap_peek();
     if (heap != NULL) heap->visits = UINT32_MAX; /* the next visit looks at the clock */
-    hak_tcache_tick();
+    hak_tick();
 }
 
 #define SET(name, value) hak_store_rlx(&hak_options.name, value)

@@ -13,6 +13,7 @@
 
 #include "front/remote.h"
 #include "front/tcache.h"
+#include "front/tick.h"
 #include "pages/meta.h"
 #include "stores/superslab.h"
 
@@ -157,7 +158,7 @@ static void hoard_metadata(void) {
 static void pass_time(uint64_t ms) {
     hak_sys_set_now_for_test(now_ms += ms);
     hak_tls_heap->visits = UINT32_MAX; /* the next visit looks at the clock */
-    hak_tcache_tick();
+    hak_tick();
 }
 
 /* ---- invariants ---------------------------------------------------------------------------------------------- */

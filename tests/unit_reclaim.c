@@ -7,6 +7,7 @@
 #include "base/sys.h"
 #include "front/heap.h"
 #include "front/tcache.h"
+#include "front/tick.h"
 #include "pages/budget.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
@@ -36,13 +37,13 @@ static void grow_big(void *argument) {
     const uint64_t dirty = hak_l25_stats().dirty_bytes;
     must(dirty >= RUNS * (uint64_t)(LARGE - 64));
     char *block = hak_malloc(24 * MIB);
-    hak_tcache_tick();
+    hak_tick();
     must(hak_l25_stats().dirty_bytes <= dirty - 24 * MIB);
     must(hak_l25_stats().dirty_bytes >= dirty - 24 * MIB - 4 * MIB); /* and not more than a chunk's worth of it */
     hak_free(block);
     block = hak_malloc(24 * MIB); /* it is dirty now: nothing fresh is taken */
     const uint64_t left = hak_l25_stats().dirty_bytes;
-    hak_tcache_tick();
+    hak_tick();
     must(hak_l25_stats().dirty_bytes == left);
     hak_free(block);
 }
@@ -58,7 +59,7 @@ static void grow_l25(void *argument) {
     hak_free(hak_malloc(48 * MIB));
     must(hak_big_stats().cached_dirty >= 48 * MIB);
     fill_l25();
-    hak_tcache_tick();
+    hak_tick();
     must(hak_big_stats().cached_dirty == 0);
     must(hak_l25_stats().dirty_bytes >= RUNS * (uint64_t)(LARGE - 64)); /* its own stay */
 }
@@ -92,7 +93,7 @@ static void free_slabs(void *argument) {
     const uint64_t dirty = hak_slab_stats().dirty_bytes;
     must(dirty >= 30 * MIB);
     void *block = hak_malloc(8 * MIB);
-    hak_tcache_tick();
+    hak_tick();
     must(hak_slab_stats().dirty_bytes <= dirty - 8 * MIB);
     hak_free(block);
 }
@@ -107,7 +108,7 @@ static void keep_an_eighth(void *argument) {
     have_room_for_all();
     fill_l25();
     void *block = hak_malloc(200 * MIB);
-    hak_tcache_tick();
+    hak_tick();
     must(hak_l25_stats().dirty_bytes <= 128 * MIB / 8);
     must(hak_l25_stats().dirty_bytes > 128 * MIB / 8 - 4 * MIB);
     hak_free(block);
@@ -121,12 +122,12 @@ static void an_eighth_of_the_budget_stays(void **state) {
 /* Rounds of one large block: what it takes it gives back itself, so the others need not. */
 static void take_and_give(size_t bytes) {
     hak_free(hak_malloc(bytes));
-    hak_tcache_tick();
+    hak_tick();
     fill_l25(); /* what the first one took */
     const uint64_t dirty = hak_l25_stats().dirty_bytes;
     for (unsigned i = 0; i < 10; i++) {
         void *block = hak_malloc(bytes);
-        hak_tcache_tick();
+        hak_tick();
         hak_free(block);
     }
     must(hak_l25_stats().dirty_bytes == dirty);
@@ -155,10 +156,10 @@ static void grow_a_block(void *argument) {
     have_room_for_all();
     fill_l25();
     char *block = hak_malloc(2 * MIB);
-    hak_tcache_tick();
+    hak_tick();
     const uint64_t dirty = hak_l25_stats().dirty_bytes;
     block = hak_realloc(block, 24 * MIB);
-    hak_tcache_tick();
+    hak_tick();
     must(hak_l25_stats().dirty_bytes <= dirty - 22 * MIB);
     hak_free(block);
 }
@@ -196,7 +197,7 @@ static void use_a_store_by_fits_and_starts(void *argument) {
     /* Later, when it was forgotten, or if the user wants no more to stay than so much, it is the first time again. */
     for (unsigned i = 1; i <= 40; i++) {
         hak_sys_set_now_for_test(1000000 + 10000 * i);
-        for (unsigned j = 0; j < 64; j++) hak_tcache_tick();
+        for (unsigned j = 0; j < 64; j++) hak_tick();
     }
     must(purged_in_round(1, saw[store].count, saw[store].bytes) >= all / 4);
     must(purged_in_round(20, saw[store].count, saw[store].bytes) <= all / 16);
@@ -239,7 +240,7 @@ static void *wait_for_the_others(void *barrier) {
 /* What may be kept once memory was taken back too early, after a visit that finds much taken. */
 static uint64_t budget_after_visit(void) {
     hak_budget_count(HAK_STORE_SLABS, 64 * MIB);
-    hak_tcache_tick();
+    hak_tick();
     hak_budget_trimmed(HAK_STORE_SLABS, 64 * MIB);
     hak_budget_retaken(HAK_STORE_SLABS, 64 * MIB);
     return hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0);

@@ -90,6 +90,26 @@ static unsigned slots_after_four_refills(uint64_t now_ms) {
     return slots(CLASS_64);
 }
 
+static void refill_by_ever_more(void *argument) {
+    (void)argument;
+    set_option(TLS_SLOTS_MIN, 64);
+    set_option(TLS_SLOTS_MAX, 64);
+    take(0);
+    hak_tcache_flush_all(hak_tls_heap);
+    hak_tcache_drop_bins(hak_tls_heap, 64);
+    must(slots(CLASS_64) == 64);
+    for (unsigned batch = 8; batch <= 128; batch *= 2) {
+        take(CLASS_64);
+        must(held(CLASS_64) == (batch < 64 ? batch : 64) - 1);
+        while (held(CLASS_64) > 0) take(CLASS_64);
+    }
+}
+
+static void each_refill_of_a_fresh_bin_takes_twice_as_much_as_the_last(void **state) {
+    (void)state;
+    succeeds(refill_by_ever_more);
+}
+
 static void refill_at_a_pace(void *argument) {
     (void)argument;
     set_option(TLS_GROW_RATE, 128);
@@ -336,7 +356,7 @@ static void use_one_class_without_a_bin(void) {
     must(hak_slab_stats().slabs_used > 0); /* one empty slab stays */
     for (unsigned i = 0; i < 8; i++) {
         hak_sys_set_now_for_test(1000000 + 2000 * (i + 1));
-        for (unsigned j = 0; j < 64; j++) hak_tcache_tick();
+        for (unsigned j = 0; j < 64; j++) hak_tick();
     }
     must(hak_load_rlx(&hak_tls_heap->slabs_owned[kilo]) == 0);
 }
@@ -366,8 +386,8 @@ static void open_a_bin_where_there_is_no_room(void *argument) {
     set_option(LOG, 1);
     set_option(PREWARM, 0);
     set_option(TLS_BYTES, 32 * 512 + 16 * 256);
-    for (unsigned i = 0; i < 3 * 16 + 1; i++) take(large); /* the fourth refill doubles it */
-    must(slots(large) == 32);
+    for (unsigned i = 0; i < 8 + 2 * 16 + 1; i++) take(large); /* the fourth refill doubles it */
+    must(slots(large) == 32 && held(large) == 31);
     for (unsigned i = 0; i < 31; i++) blocks[i] = take(large);
     for (unsigned i = 0; i < 31; i++) give(blocks[i]);
     must(held(large) == 31);
@@ -464,7 +484,7 @@ static void idle(void *argument) {
     for (unsigned second = 0; second < COUNT(expected); second++) {
         hak_sys_set_now_for_test(now += 1000);
         for (unsigned i = 0; i < 40; i++) take(busy_class); /* visits, and no lack of them */
-        for (unsigned i = 0; i < 100; i++) hak_tcache_tick();
+        for (unsigned i = 0; i < 100; i++) hak_tick();
         must(held(idle_class) == expected[second]);
     }
     must(held(busy_class) > 0);
@@ -509,10 +529,10 @@ static void prewarm(void *argument) {
     take(1); /* a refill */
     take(2);
     hak_tcache_prewarm(hak_tls_heap);
-    must(held(0) == 8 && held(1) == 15 && held(2) == 8);
+    must(held(0) == 8 && held(1) == 15 && held(2) == 7);
 }
 
-static void the_first_use_fills_half_of_the_bins_of_the_smallest_classes(void **state) {
+static void the_first_use_puts_blocks_into_the_bins_of_the_smallest_classes(void **state) {
     (void)state;
     succeeds(prewarm);
 }
@@ -521,6 +541,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bin_grows_from_16_to_2048_and_back_and_says_so),
         cmocka_unit_test(the_fourth_refill_of_a_window_doubles),
+        cmocka_unit_test(each_refill_of_a_fresh_bin_takes_twice_as_much_as_the_last),
         cmocka_unit_test(a_bin_through_which_few_blocks_go_in_a_time_stays),
         cmocka_unit_test(two_refills_of_eight_visits_double_and_one_does_not),
         cmocka_unit_test(a_bin_grows_until_it_holds_what_goes_to_and_fro_and_no_further),
@@ -533,7 +554,7 @@ int main(void) {
         cmocka_unit_test(a_full_bin_gives_its_older_half_back),
         cmocka_unit_test(a_bin_that_nobody_visits_empties_by_halves),
         cmocka_unit_test(a_flush_leaves_no_block_and_no_empty_slab),
-        cmocka_unit_test(the_first_use_fills_half_of_the_bins_of_the_smallest_classes),
+        cmocka_unit_test(the_first_use_puts_blocks_into_the_bins_of_the_smallest_classes),
     };
     set_option(TLS_GROW_RATE, 0); /* or a thread that is held up for a moment would count as slow */
     alarm(HANG_SECONDS);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "front/heap.h"
 #include "front/tcache.h"
+#include "front/tick.h"
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 
@@ -29,7 +30,7 @@ static unsigned class_for(size_t size, size_t align) {
 static struct hak_block take(size_t size, size_t align, uintptr_t site) {
     unsigned c = class_for(size, align);
     if (c != HAK_NO_CLASS) return (struct hak_block){.ptr = hak_tcache_alloc(c), .bytes = hak_class_bytes(c)};
-    hak_tcache_tick();
+    hak_tick();
     hak_heap_get(); /* also if all its blocks are large: a thread's heap names a shard, and lets memory decay */
     if (size <= HAK_L25_MAX && align <= HAK_L25_MAX) return hak_l25_alloc(size, align, hak_tls_heap->lane);
     return hak_big_alloc(size, align, site);
@@ -96,11 +97,11 @@ HAK_INLINE void give_back(void *ptr, struct hak_region region, const char *funct
     }
     switch (region.kind) {
     case HAK_KIND_L25:
-        hak_tcache_tick();
+        hak_tick();
         report(hak_l25_free(region.descriptor, ptr), ptr, function);
         break;
     case HAK_KIND_BIG:
-        hak_tcache_tick();
+        hak_tick();
         report(hak_big_free(region.descriptor, ptr), ptr, function);
         break;
     case HAK_KIND_FREE_SLAB:
@@ -155,7 +156,7 @@ static void *resize_in_layer(void *ptr, size_t size, size_t *given, const struct
     bool same_class = wanted <= HAK_MID_MAX && hak_class_bytes(hak_class_of(wanted)) == *given;
     if (wanted <= *given && (wanted > *given / 2 || same_class)) return ptr;
     if (region->owner != 0) return NULL;
-    hak_tcache_tick();
+    hak_tick();
     if (region->kind == HAK_KIND_L25 && wanted > HAK_MID_MAX && wanted <= HAK_L25_MAX)
         return hak_l25_resize(region->descriptor, ptr, wanted, given) ? ptr : NULL;
     if (region->kind != HAK_KIND_BIG || wanted <= HAK_L25_MAX) return NULL;

@@ -2,6 +2,7 @@
 #include "api/alloc.h"
 #include "front/heap.h"
 #include "front/tcache.h"
+#include "front/tick.h"
 #include "stores/bigcache.h"
 #include "hakmem.h"
 
@@ -55,13 +56,13 @@ int hak_is_owned(const void *ptr) {
 }
 
 void hak_thread_flush(void) {
-    hak_tcache_tick();
+    hak_tick();
     struct hak_heap *heap = hak_heap_peek();
     if (heap != NULL) hak_tcache_flush_all(heap);
     hak_slab_relieve();
 }
 
 size_t hak_purge(void) {
-    hak_tcache_tick();
+    hak_tick();
     return hak_let_go();
 }

@@ -62,6 +62,7 @@ HAK_INLINE bool hak_heap_keeps(unsigned size_class) { return size_class >= hak_c
 struct hak_bin_state {
     void **base;         /* first slot; NULL until the bin is first used */
     uint16_t capacity;   /* slots */
+    uint16_t batch;      /* blocks of the last refill; 0: there was none yet */
     uint16_t filled;     /* blocks in the bin when the last visit ended */
     uint16_t high_water; /* most blocks that were used up between two visits of this window */
     uint8_t visits;      /* of this window */

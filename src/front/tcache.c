@@ -6,10 +6,8 @@
 #include "base/sys.h"
 #include "front/fork.h"
 #include "front/remote.h"
-#include "pages/budget.h"
+#include "front/tick.h"
 #include "pages/meta.h"
-#include "stores/bigcache.h"
-#include "stores/l25.h"
 
 #include <string.h>
 
@@ -22,16 +20,11 @@
 #define GROW_VISITS 8
 #define REFILLS_LATER 2
 #define SHRINK_VISITS (4 * GROW_VISITS)
-/* Slow-path visits between two looks at the clock. */
-#define CLOCK_VISITS 32
-#define DECAY_INTERVAL_MS 50
-#define SWEEP_INTERVAL_MS 1000
+/* A refill takes so many blocks at first, then each time twice as many, up to all that the bin holds: many threads end
+ * before they need more. */
+#define FIRST_BATCH 8
 /* Of what all threads may hold, a thread has so much in any case. */
 #define LEAST_SHARE (256 * HAK_KIB)
-/* Memory that was not resident before, taken by all: then as much of what is dirty is given back. */
-#define RECLAIM_BYTES HAK_MIB
-/* So many heaps are asked what they hold for each of these. */
-#define LIVE_HEAPS 64
 
 /* ---- bins ---------------------------------------------------------------------------------------------- */
 
@@ -247,7 +240,7 @@ static void sweep_bin(struct hak_heap *heap, unsigned c) {
     if (is_short && fill_of(heap, c) == 0) drop_bin(heap, c);
 }
 
-static void sweep(struct hak_heap *heap) {
+void hak_tcache_sweep(struct hak_heap *heap) {
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         struct hak_bin_state *state = &heap->state[c];
         if (state->base != NULL && !state->visited) sweep_bin(heap, c);
@@ -255,56 +248,6 @@ static void sweep(struct hak_heap *heap) {
         state->visited = false;
     }
     hak_remote_deliver(heap);
-}
-
-static void decay(struct hak_heap *heap) {
-    static _Atomic uint64_t next_ms; /* any thread: who moves it on does the work; relaxed: publishes nothing */
-    uint64_t now = hak_sys_now_ms(), due = hak_load_rlx(&next_ms);
-    if (now >= heap->next_sweep_ms) {
-        if (heap->next_sweep_ms != 0) sweep(heap);
-        heap->next_sweep_ms = now + SWEEP_INTERVAL_MS;
-    }
-    if (now < due || !hak_cas_acqrel(&next_ms, &due, now + DECAY_INTERVAL_MS)) return;
-    hak_slab_decay(now);
-    hak_l25_decay(now);
-    hak_big_decay(now);
-    hak_budget_decay(now);
-}
-
-/* Asks all heaps; the more there are the less often. */
-static void tell_live(void) {
-    static _Atomic uint64_t rest; /* any thread; relaxed: one time more or less */
-    const uint64_t left = hak_load_rlx(&rest);
-    if (left != 0) {
-        hak_store_rlx(&rest, left - 1);
-        return;
-    }
-    struct hak_front_stats front;
-    hak_front_stats(&front);
-    hak_store_rlx(&rest, (front.threads + front.heaps_parked) / LIVE_HEAPS);
-    hak_budget_note_live(HAK_STORE_SLABS, front.live_bytes[0] + front.live_bytes[1]);
-}
-
-/* The stores do not share their free memory, but where one grows the others shrink. What a store takes while it holds
- * dirty memory of its own did not fit there: then it must not shrink as well, or it would take and purge in turn. */
-static void reclaim(void) {
-    size_t taken[HAK_STORES];
-    if (!hak_budget_take(RECLAIM_BYTES, taken)) return;
-    if (hak_budget_asks_live(HAK_STORE_SLABS)) tell_live();
-    const size_t slabs = taken[HAK_STORE_SLABS], l25 = taken[HAK_STORE_L25], big = taken[HAK_STORE_BIG];
-    if (l25 + big != 0) hak_slab_reclaim(l25 + big);
-    if (slabs + big != 0) hak_l25_reclaim(slabs + big);
-    if (slabs + l25 != 0) hak_big_reclaim(slabs + l25);
-}
-
-void hak_tcache_tick(void) {
-    hak_fork_check();
-    reclaim();
-    struct hak_heap *heap = hak_heap_peek();
-    if (heap == NULL || ++heap->visits % CLOCK_VISITS != 0) return;
-    bool was_busy = hak_heap_enter(heap);
-    decay(heap);
-    hak_heap_leave(heap, was_busy);
 }
 
 /* ---- refill and alloc ------------------------------------------------------------------------------------ */
@@ -338,11 +281,17 @@ static void *take_without_bin(struct hak_heap *heap, unsigned c) {
     return ptr;
 }
 
+static uint32_t next_batch(struct hak_heap *heap, unsigned c) {
+    struct hak_bin_state *state = &heap->state[c];
+    const uint32_t room = state->capacity - fill_of(heap, c), most = state->batch == 0 ? FIRST_BATCH : 2 * state->batch;
+    return state->batch = (uint16_t)(most < room ? most : room);
+}
+
 static void *refill(struct hak_heap *heap, unsigned c) {
     hak_remote_collect(heap);
     if (heap->state[c].base == NULL && !open_bin(heap, c)) return take_without_bin(heap, c);
     visit(heap, c, true);
-    fill(heap, c, (uint32_t)(heap->bin[c].limit - heap->bin[c].top));
+    fill(heap, c, next_batch(heap, c));
     hak_count_by_owner(&heap->refills, 1);
     note_fill(heap, c);
     hak_slab_relieve();
@@ -357,7 +306,7 @@ void *hak_tcache_alloc(unsigned c) {
     void *ptr = hak_bin_take(&heap->bin[c]);
     if (hak_likely(!hak_is_misaligned(ptr))) return ptr;
     if (hak_unlikely(ptr != HAK_BIN_BOTTOM)) hak_misuse_late(ptr, HAK_MISUSE_INTERIOR);
-    hak_tcache_tick();
+    hak_tick();
     heap = hak_heap_get();
     if (heap == NULL) return hak_heap_shared_alloc(c);
     bool was_busy = hak_heap_enter(heap);
@@ -374,7 +323,7 @@ static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab,
     if (hak_unlikely(hak_slab_index(slab, ptr) == HAK_NO_BLOCK)) hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
     if (hak_unlikely(bin->top[-1] == ptr)) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
     if (bin->top == bin->limit) {
-        hak_tcache_tick();
+        hak_tick();
         if (heap->state[c].base == NULL && !open_bin(heap, c)) {
             if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
             hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
@@ -434,9 +383,7 @@ void hak_tcache_prewarm(struct hak_heap *heap) {
     unsigned classes = (unsigned)hak_option(PREWARM);
     for (unsigned c = 0; c < classes; c++) {
         if (heap->state[c].base == NULL && !open_bin(heap, c)) return;
-        /* Half: the rest is room for what is freed, and a thread that ends soon has less to put back. */
-        const uint32_t filled = fill_of(heap, c), half = heap->state[c].capacity / 2;
-        if (filled < half) fill(heap, c, half - filled);
+        if (fill_of(heap, c) == 0) fill(heap, c, next_batch(heap, c));
         note_fill(heap, c);
     }
 }
@@ -445,6 +392,7 @@ void hak_tcache_drop_bins(struct hak_heap *heap, uint32_t slots) {
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         struct hak_bin_state *state = &heap->state[c];
         if (state->capacity > slots) drop_bin(heap, c);
-        else begin_window(state);
+        state->batch = 0;
+        begin_window(state);
     }
 }

@@ -13,12 +13,11 @@ void hak_tcache_free(void *ptr, const char *function);
 
 /* Everything cached goes down: bins to the slabs, outgoing blocks to their owners. */
 void hak_tcache_flush_all(struct hak_heap *heap);
-/* Fills half of the bins of the smallest classes (HAKMEM_PREWARM). */
+/* Halves what lies in bins that were not visited since the last sweep, and gives their empty slabs back. */
+void hak_tcache_sweep(struct hak_heap *heap);
+/* Puts blocks into the bins of the smallest classes (HAKMEM_PREWARM). */
 void hak_tcache_prewarm(struct hak_heap *heap);
 /* Frees the slots of bins that have more than `slots`; the others start anew. All of them are empty. */
 void hak_tcache_drop_bins(struct hak_heap *heap, uint32_t slots);
-
-/* To be called on every slow path: watches for a fork, and now and then for what is due by age. */
-void hak_tcache_tick(void);
 
 #endif

@@ -146,13 +146,19 @@ uint32_t hak_slab_take_blocks(struct hak_slab *slab, void **out, uint32_t count)
 
 uint32_t hak_slab_put_blocks(struct hak_slab *slab, void *const *ptrs, uint32_t count, enum hak_free_result *result) {
     uint64_t *free_bits = hak_slab_free_bits(slab);
-    const size_t bytes = slab_bytes(slab);
-    uint32_t put = 0, first_word = slab->first_word;
+    const size_t span = (size_t)slab->blocks * slab->block_bytes;
+    uint32_t first_word = slab->first_word;
+    void *const *at = ptrs, *const *const end = ptrs + count;
     *result = HAK_FREE_OK;
-    for (; put < count && (size_t)((char *)ptrs[put] - slab->base) < bytes; put++) {
-        const uint32_t index = hak_slab_index(slab, ptrs[put]), w = index / 64;
+    for (; at != end; at++) {
+        const size_t offset = (size_t)((char *)*at - slab->base);
+        if (hak_unlikely(offset >= span)) { /* behind the last block, or in another slab */
+            if (offset < slab_bytes(slab)) *result = HAK_FREE_NOT_START;
+            break;
+        }
+        const uint32_t index = hak_slab_number(slab, (uint32_t)offset), w = index / 64;
         const uint64_t bit = (uint64_t)1 << (index % 64);
-        if (hak_unlikely(index == HAK_NO_BLOCK)) {
+        if (hak_unlikely(index * slab->block_bytes != offset)) {
             *result = HAK_FREE_NOT_START;
             break;
         }
@@ -163,6 +169,7 @@ uint32_t hak_slab_put_blocks(struct hak_slab *slab, void *const *ptrs, uint32_t 
         free_bits[w] |= bit;
         if (w < first_word) first_word = w;
     }
+    const uint32_t put = (uint32_t)(at - ptrs);
     slab->free_count += put;
     slab->first_word = (uint16_t)first_word;
     return put;

@@ -70,10 +70,15 @@ HAK_INLINE _Atomic uint64_t *hak_slab_remote_bits(struct hak_slab *slab) { retur
 
 #define HAK_NO_BLOCK UINT32_MAX
 
+/* The number of the block at `offset` of the slab. */
+HAK_INLINE uint32_t hak_slab_number(const struct hak_slab *slab, uint32_t offset) {
+    return (uint32_t)(((offset >> HAK_MIN_ALIGN_SHIFT) * slab->reciprocal) >> 32);
+}
+
 /* The number of the block that starts at `ptr`, or HAK_NO_BLOCK if none does. */
 HAK_INLINE uint32_t hak_slab_index(const struct hak_slab *slab, const void *ptr) {
     uint32_t offset = (uint32_t)((const char *)ptr - slab->base);
-    uint32_t index = (uint32_t)(((offset >> HAK_MIN_ALIGN_SHIFT) * slab->reciprocal) >> 32);
+    uint32_t index = hak_slab_number(slab, offset);
     return hak_likely(index * slab->block_bytes == offset && index < slab->blocks) ? index : HAK_NO_BLOCK;
 }
 
