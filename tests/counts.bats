@@ -28,9 +28,9 @@ at_most() {
     at_most 250 malloc remote 64
 }
 
-@test "free with its flushes takes 50 instructions at most" {
-    at_most 500 free local 64
-    at_most 500 free local 16
+@test "free with its flushes takes 46 instructions at most" {
+    at_most 460 free local 64
+    at_most 460 free local 16
 }
 
 @test "free of another thread's block takes 60 instructions at most, with its delivery" {

@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include "base/options.h"
 #include "front/heap.h"
 #include "front/remote.h"
 #include "front/tcache.h"
@@ -36,6 +37,13 @@ static char *foreign_block(void) {
     take(0); /* so that our heap is not the one that is parked */
     run_thread(take_into, &ptr);
     must(hak_region_lookup(ptr).owner != hak_heap_tag(hak_tls_heap));
+    return ptr;
+}
+/* One that no bin of ours keeps, for there is none. */
+static char *foreign_block_to_send(void) {
+    hak_store_rlx(&hak_options.PREWARM, 0);
+    char *ptr = foreign_block();
+    must(hak_tls_heap->bin[CLASS_64].limit == hak_null_slots + 1);
     return ptr;
 }
 
@@ -103,12 +111,12 @@ static void a_foreign_block_twice_in_a_bin(void *argument) {
 
 static void a_pointer_into_a_foreign_block(void *argument) {
     (void)argument;
-    give(*shared_block = foreign_block() + 16);
+    give(*shared_block = foreign_block_to_send() + 16);
 }
 
 static void a_pointer_into_the_second_of_two_foreign_blocks(void *argument) {
     (void)argument;
-    char *ptr = foreign_block();
+    char *ptr = foreign_block_to_send();
     give(ptr - 64);
     give(*shared_block = ptr + 16);
 }
@@ -116,7 +124,7 @@ static void a_pointer_into_the_second_of_two_foreign_blocks(void *argument) {
 /* Its owner has ended meanwhile, and with its last block the slab has gone back. */
 static void a_foreign_block_whose_slab_is_gone(void *argument) {
     (void)argument;
-    char *ptr = foreign_block();
+    char *ptr = foreign_block_to_send();
     give(ptr);
     deliver();
     give(ptr - 64);

@@ -21,7 +21,8 @@ static void *take_block(void *where) {
 static void misaligned_in_a_block_of_another_thread(void *argument) {
     char *ptr = NULL;
     (void)argument;
-    hak_free(hak_malloc(1)); /* so that our heap is not the one that is parked */
+    hak_store_rlx(&hak_options.PREWARM, 0); /* or our bin would keep it */
+    hak_free(hak_malloc(1));                /* so that our heap is not the one that is parked */
     run_thread(take_block, &ptr);
     hak_free(*shared_block = ptr + 8);
 }

@@ -6,6 +6,7 @@
 #include "base/sys.h"
 #include "front/heap.h"
 #include "front/tcache.h"
+#include "front/tick.h"
 
 #define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 #define CLASS_64 3
