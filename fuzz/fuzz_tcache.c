@@ -278,7 +278,7 @@ static void reset(void) {
     for (unsigned i = 0; i < THREADS; i++) {
         hak_tls_heap = threads[i].heap;
         for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(hak_tls_heap, c);
-        hak_tcache_drop_bins(hak_tls_heap, 0);
+        hak_tcache_close_bins(hak_tls_heap, 0);
         hak_tls_heap->visits = 0;
         hak_tls_heap->next_sweep_ms = 0;
     }

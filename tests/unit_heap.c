@@ -28,6 +28,11 @@ static struct hak_front_stats stats_of_front(void) {
     return stats;
 }
 
+static uint32_t cached(unsigned c) {
+    const struct hak_bin_state *state = &hak_tls_heap->state[c];
+    return state->base == NULL ? 0 : (uint32_t)(hak_tls_heap->bin[c].top - state->base);
+}
+
 /* A second thread that does as it is told, step by step. */
 static struct {
     pthread_t thread;
@@ -107,10 +112,37 @@ static void take_bins_over(void *argument) {
     run_thread(grow_two_bins, NULL);
     take(0);
     const struct hak_heap *heap = hak_tls_heap;
-    must(heap->state[10].capacity == 64 && heap->bin[10].limit - heap->bin[10].top == 64);
-    must(heap->state[10].visits == 0 && heap->state[10].refills == 0);
+    must(heap->state[10].capacity == 64 && heap->state[10].visits == 0 && heap->state[10].refills == 0);
     must(heap->state[11].base == NULL);
     must(heap->capacity_bytes == 64 * hak_class_bytes(10) + (size_t)16 * (16 + 32 + 48 + 64));
+    ask(peer_takes, (void *)10);
+    give(peer.result); /* it is closed still: what others own goes home */
+    must(cached(10) == 0 && hak_tls_heap->outgoing_slots != 0);
+    must(hak_heap_check());
+    take(10);
+    must(cached(10) == 7 && heap->bin[10].limit == heap->state[10].base + 64);
+    ask(NULL, NULL);
+}
+
+static void *use_a_bin_up(void *blocks) {
+    do {
+        take(3);
+        ++*(uint64_t *)blocks;
+    } while (cached(3) != 0);
+    return NULL;
+}
+
+static void end_with_empty_bins(void *argument) {
+    (void)argument;
+    take(0);
+    uint64_t blocks = 1;
+    run_thread(use_a_bin_up, &blocks);
+    must(blocks > 1 && stats_of_front().live_blocks[0] == blocks);
+}
+
+static void what_a_thread_took_that_ended_is_live(void **state) {
+    (void)state;
+    succeeds(end_with_empty_bins);
 }
 
 static void empty_bins_are_taken_over_but_for_large_ones(void **state) {
@@ -222,11 +254,6 @@ static void remote_frees_gather_are_delivered_and_collected(void **state) {
 
 /* By the inlined hit, or by the slow path. */
 static void (*free_by)(void *);
-
-static uint32_t cached(unsigned c) {
-    const struct hak_bin_state *state = &hak_tls_heap->state[c];
-    return state->base == NULL ? 0 : (uint32_t)(hak_tls_heap->bin[c].top - state->base);
-}
 
 static void keep_what_a_peer_allocated(void *argument) {
     (void)argument;
@@ -470,6 +497,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_thread_takes_a_parked_heap_over),
         cmocka_unit_test(empty_bins_are_taken_over_but_for_large_ones),
+        cmocka_unit_test(what_a_thread_took_that_ended_is_live),
         cmocka_unit_test(a_thread_adopts_what_a_parked_heap_has_before_it_asks_for_more),
         cmocka_unit_test(frees_into_a_parked_heap_release_what_becomes_empty),
         cmocka_unit_test(remote_frees_gather_are_delivered_and_collected),

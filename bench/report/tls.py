@@ -212,8 +212,8 @@ def prewarm(out):
     text = f"""### Pre-warm
 
 `first_request {THREADS} ALIVE BLOCKS`: {THREADS:,} threads, one after the other, each timing its first request. Per thread is the
-time from one thread to the next, with creation and end. The first allocation of a thread fills the bins of its four smallest
-classes (`HAKMEM_PREWARM=0`: none).
+time from one thread to the next, with creation and end. The first allocation of a thread does the first refill of its four
+smallest classes (`HAKMEM_PREWARM=0`: none).
 
 {table}
 A first request that uses all four classes changes by {percent(p50.median)} at p50 and {percent(p99.median)} at p99, one of a

@@ -36,6 +36,8 @@ void hak_sys_futex_wake(const void *word, int count);
 
 /* Milliseconds of a clock that only goes forward. */
 uint64_t hak_sys_now_ms(void);
+/* Microseconds of one, which takes longer to read and tells more than ticks of some milliseconds. */
+uint64_t hak_sys_now_us(void);
 /* A value that differs between live threads: the thread pointer, a multiple of 16. */
 uintptr_t hak_sys_thread(void);
 uint32_t hak_sys_pid(void);

@@ -136,15 +136,18 @@ void hak_sys_futex_wake(const void *word, int count) {
     errno = saved;
 }
 
-uint64_t hak_sys_now_ms(void) {
+static uint64_t now_us(clockid_t clock) {
     uint64_t fake = HAK_TEST ? hak_load_rlx(&fake_now_ms) : 0;
-    if (fake != 0) return fake;
+    if (fake != 0) return fake * 1000;
     struct timespec now;
     int saved = errno;
-    if (clock_gettime(CLOCK_MONOTONIC_COARSE, &now) != 0) now = (struct timespec){0};
+    if (clock_gettime(clock, &now) != 0) now = (struct timespec){0};
     errno = saved;
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
+
+uint64_t hak_sys_now_ms(void) { return now_us(CLOCK_MONOTONIC_COARSE) / 1000; }
+uint64_t hak_sys_now_us(void) { return now_us(CLOCK_MONOTONIC); }
 
 uintptr_t hak_sys_thread(void) { return (uintptr_t)pthread_self(); }
 uint32_t hak_sys_pid(void) { return (uint32_t)getpid(); }

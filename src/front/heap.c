@@ -126,6 +126,7 @@ static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
 static void tidy(struct hak_heap *heap) {
     if (!heap->orphaned) return;
     hak_tcache_flush_all(heap);
+    hak_tcache_close_bins(heap, RESTING_SLOTS);
     hak_remote_drop_outgoing(heap);
     heap->orphaned = false;
 }
@@ -177,7 +178,7 @@ static void on_thread_exit(void *value) {
     hak_sub_rlx(&threads, 1);
     hak_tls_heap = &dead_heap;
     hak_tcache_flush_all(heap);
-    hak_tcache_drop_bins(heap, RESTING_SLOTS);
+    hak_tcache_close_bins(heap, RESTING_SLOTS);
     hak_remote_drop_outgoing(heap);
     park(heap);
     hak_slab_relieve();

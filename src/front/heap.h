@@ -62,13 +62,14 @@ HAK_INLINE bool hak_heap_keeps(unsigned size_class) { return size_class >= hak_c
 struct hak_bin_state {
     void **base;         /* first slot; NULL until the bin is first used */
     uint16_t capacity;   /* slots */
-    uint16_t batch;      /* blocks of the last refill; 0: there was none yet */
+    uint16_t batch;      /* blocks that the last refill wanted; 0: there was none yet */
     uint16_t filled;     /* blocks in the bin when the last visit ended */
     uint16_t high_water; /* most blocks that were used up between two visits of this window */
     uint8_t visits;      /* of this window */
     uint8_t refills;     /* of its last GROW_VISITS visits or fewer */
     bool visited;        /* since the last sweep */
-    uint32_t asked_ms;   /* when it was last asked how fast visits come; 0: never */
+    uint32_t asked_us;   /* when it was last asked how fast blocks go through; 0: never */
+    uint32_t moved;      /* blocks since then, refilled and flushed */
 };
 
 static_assert(2 * HAK_TINY_CLASSES <= UINT8_MAX, "bin_index");

@@ -33,6 +33,15 @@ static uint32_t fill_of(const struct hak_heap *heap, unsigned c) {
     return state->base == NULL ? 0 : (uint32_t)(heap->bin[c].top - state->base);
 }
 
+static size_t bin_bytes(const struct hak_heap *heap, unsigned c) {
+    return (size_t)heap->state[c].capacity * hak_class_bytes(c);
+}
+
+/* A bin that waits since its thread ended is closed: empty for malloc, full for free. */
+static bool is_open(const struct hak_heap *heap, unsigned c) {
+    return heap->state[c].base != NULL && heap->bin[c].limit != heap->state[c].base;
+}
+
 static uint32_t most_slots(unsigned c) {
     uint64_t by_bytes = hak_option(TLS_CLASS_BYTES) / hak_class_bytes(c), most = hak_option(TLS_SLOTS_MAX);
     return (uint32_t)(by_bytes < most ? by_bytes : most);
@@ -69,6 +78,14 @@ static bool resize_bin(struct hak_heap *heap, unsigned c, uint32_t capacity) {
     state->capacity = (uint16_t)capacity;
     heap->bin[c] = (struct hak_bin){.top = base + filled, .limit = base + capacity};
     return true;
+}
+
+static void drop_bin(struct hak_heap *heap, unsigned c) {
+    struct hak_bin_state *state = &heap->state[c];
+    hak_meta_free(state->base - 1, slots_bytes(state->capacity));
+    heap->capacity_bytes -= bin_bytes(heap, c);
+    *state = (struct hak_bin_state){.base = NULL};
+    heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
 }
 
 static void log_resize(unsigned c, uint32_t before, uint32_t after, uint32_t high_water) {
@@ -115,12 +132,18 @@ static void flush(struct hak_heap *heap, unsigned c, uint32_t count) {
     memmove(base, base + count, left * sizeof *base);
     heap->bin[c].top = base + left;
     hak_count_by_owner(&heap->blocks_out[c], -(uint64_t)own);
+    heap->state[c].moved += count;
 }
 
 /* ---- adaptive size -------------------------------------------------------------------------------------- */
 
+/* One that is closed goes as a whole. */
 static bool halve(struct hak_heap *heap, unsigned c) {
     struct hak_bin_state *state = &heap->state[c];
+    if (!is_open(heap, c)) {
+        drop_bin(heap, c);
+        return true;
+    }
     uint32_t before = state->capacity, after = before / 2;
     if (fill_of(heap, c) > after) flush(heap, c, fill_of(heap, c) - after);
     if (!resize_bin(heap, c, after)) return false;
@@ -136,10 +159,6 @@ static void shrink(struct hak_heap *heap, unsigned c) {
 static void note_fill(struct hak_heap *heap, unsigned c) {
     heap->state[c].filled = (uint16_t)fill_of(heap, c);
     hak_store_rlx(&heap->cached[c], heap->state[c].filled);
-}
-
-static size_t bin_bytes(const struct hak_heap *heap, unsigned c) {
-    return (size_t)heap->state[c].capacity * hak_class_bytes(c);
 }
 
 /* Halves the bin that can hold the most bytes, of those that can be halved and hold more than `least`. */
@@ -174,13 +193,13 @@ static void grow(struct hak_heap *heap, unsigned c) {
     log_resize(c, before, after, state->high_water);
 }
 
-/* Whether so many blocks went through the bin since this was last asked that they cost. The first ones are taken for
- * it. As a rule it was REFILLS_AT_ONCE times what the bin holds: in so many refills, or by halves in GROW_VISITS
- * visits. */
-static bool was_fast(struct hak_bin_state *state) {
-    const uint32_t now = (uint32_t)hak_sys_now_ms(), last = state->asked_ms;
-    state->asked_ms = now;
-    return last == 0 || (now - last) * hak_option(TLS_GROW_RATE) <= REFILLS_AT_ONCE * state->capacity;
+/* Whether blocks went through the bin at HAKMEM_TLS_GROW_RATE since this was last asked; a fresh bin is taken for it.
+ */
+static bool ask_pace(struct hak_bin_state *state) {
+    const uint32_t now = (uint32_t)hak_sys_now_us(), last = state->asked_us, moved = state->moved;
+    state->asked_us = now;
+    state->moved = 0;
+    return last == 0 || (now - last) * hak_option(TLS_GROW_RATE) <= (uint64_t)moved * 1000;
 }
 
 static void begin_window(struct hak_bin_state *state) {
@@ -200,7 +219,8 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
     }
     if (hak_unlikely(heap->capacity_bytes > thread_bytes())) halve_largest(heap, 0); /* threads came since */
     if (state->visits % GROW_VISITS == 0 || state->refills == REFILLS_AT_ONCE) {
-        if (was_fast(state) && state->refills >= REFILLS_LATER) {
+        const bool fast = ask_pace(state);
+        if (fast && state->refills >= REFILLS_LATER) {
             grow(heap, c);
             begin_window(state);
             return;
@@ -212,27 +232,27 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
     begin_window(state);
 }
 
-/* Makes a bin, within the thread's budget: where no other is larger it has fewer slots than it should. False if it can
- * have none. */
+/* Makes a bin, within the thread's budget, or opens the one that waits: where no other is larger it has fewer slots
+ * than it should. False if it can have none. */
 static bool open_bin(struct hak_heap *heap, unsigned c) {
     const size_t bytes = hak_class_bytes(c);
+    if (heap->state[c].base != NULL) {
+        heap->bin[c].limit = heap->state[c].base + heap->state[c].capacity;
+        return true;
+    }
     uint32_t slots = least_slots(c);
     while (slots > 0 && !make_room(heap, slots * bytes, slots * bytes)) slots /= 2;
     return slots > 0 && resize_bin(heap, c, slots);
 }
 
-static void drop_bin(struct hak_heap *heap, unsigned c) {
-    struct hak_bin_state *state = &heap->state[c];
-    hak_meta_free(state->base - 1, slots_bytes(state->capacity));
-    heap->capacity_bytes -= bin_bytes(heap, c);
-    *state = (struct hak_bin_state){.base = NULL};
-    heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
-}
-
-/* A bin that nobody visited for a whole interval gives half of what it holds back. If the thread has no room left for
- * others, the bin goes in the end. */
+/* A bin that nobody visited for a whole interval gives half of what it holds back; one that is closed still goes. If
+ * the thread has no room left for others, the bin goes in the end. */
 static void sweep_bin(struct hak_heap *heap, unsigned c) {
     const bool is_short = heap->capacity_bytes > thread_bytes() / 2;
+    if (!is_open(heap, c)) {
+        drop_bin(heap, c);
+        return;
+    }
     flush(heap, c, fill_of(heap, c) - fill_of(heap, c) / 2);
     if (is_short && heap->state[c].capacity > 1) halve(heap, c);
     else shrink(heap, c);
@@ -266,6 +286,7 @@ static void fill(struct hak_heap *heap, unsigned c, uint32_t want) {
         if (slab->free_count == 0) hak_heap_unlist(heap, slab);
     }
     hak_heap_count_taken(heap, c, got);
+    heap->state[c].moved += got;
 }
 
 /* Where no bin can be had, a block comes straight from a slab. */
@@ -289,7 +310,7 @@ static uint32_t next_batch(struct hak_heap *heap, unsigned c) {
 
 static void *refill(struct hak_heap *heap, unsigned c) {
     hak_remote_collect(heap);
-    if (heap->state[c].base == NULL && !open_bin(heap, c)) return take_without_bin(heap, c);
+    if (!is_open(heap, c) && !open_bin(heap, c)) return take_without_bin(heap, c);
     visit(heap, c, true);
     fill(heap, c, next_batch(heap, c));
     hak_count_by_owner(&heap->refills, 1);
@@ -324,7 +345,7 @@ static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab,
     if (hak_unlikely(bin->top[-1] == ptr)) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
     if (bin->top == bin->limit) {
         hak_tick();
-        if (heap->state[c].base == NULL && !open_bin(heap, c)) {
+        if (!is_open(heap, c) && !open_bin(heap, c)) {
             if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
             hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
             hak_heap_settle(heap, slab);
@@ -368,31 +389,31 @@ void hak_tcache_free(void *ptr, const char *function) {
 void hak_tcache_flush_all(struct hak_heap *heap) {
     bool was_busy = hak_heap_enter(heap);
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
-        if (fill_of(heap, c) == 0) continue;
-        flush(heap, c, fill_of(heap, c));
+        if (heap->state[c].base == NULL) continue;
+        if (fill_of(heap, c) != 0) flush(heap, c, fill_of(heap, c));
         note_fill(heap, c);
     }
     hak_remote_deliver(heap);
     hak_remote_collect(heap);
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) /* also what others have emptied */
-        if (heap->slabs[c] != NULL) hak_heap_give_empty(heap, c);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c); /* also what others have emptied */
     hak_heap_leave(heap, was_busy);
 }
 
 void hak_tcache_prewarm(struct hak_heap *heap) {
     unsigned classes = (unsigned)hak_option(PREWARM);
     for (unsigned c = 0; c < classes; c++) {
-        if (heap->state[c].base == NULL && !open_bin(heap, c)) return;
+        if (!is_open(heap, c) && !open_bin(heap, c)) return;
         if (fill_of(heap, c) == 0) fill(heap, c, next_batch(heap, c));
         note_fill(heap, c);
     }
 }
 
-void hak_tcache_drop_bins(struct hak_heap *heap, uint32_t slots) {
+void hak_tcache_close_bins(struct hak_heap *heap, uint32_t slots) {
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         struct hak_bin_state *state = &heap->state[c];
+        if (state->base == NULL) continue;
+        *state = (struct hak_bin_state){.base = state->base, .capacity = state->capacity};
+        heap->bin[c].limit = state->base;
         if (state->capacity > slots) drop_bin(heap, c);
-        state->batch = 0;
-        begin_window(state);
     }
 }

@@ -17,7 +17,7 @@ void hak_tcache_flush_all(struct hak_heap *heap);
 void hak_tcache_sweep(struct hak_heap *heap);
 /* Puts blocks into the bins of the smallest classes (HAKMEM_PREWARM). */
 void hak_tcache_prewarm(struct hak_heap *heap);
-/* Frees the slots of bins that have more than `slots`; the others start anew. All of them are empty. */
-void hak_tcache_drop_bins(struct hak_heap *heap, uint32_t slots);
+/* Closes the bins, which are empty, until they are used again; frees the slots of those that have more than `slots`. */
+void hak_tcache_close_bins(struct hak_heap *heap, uint32_t slots);
 
 #endif
