@@ -137,7 +137,7 @@ static void flush(struct hak_heap *heap, unsigned c, uint32_t count) {
 
 /* ---- adaptive size -------------------------------------------------------------------------------------- */
 
-/* One that is closed goes as a whole. */
+/* A bin that is closed goes as a whole. */
 static bool halve(struct hak_heap *heap, unsigned c) {
     struct hak_bin_state *state = &heap->state[c];
     if (!is_open(heap, c)) {
@@ -193,8 +193,7 @@ static void grow(struct hak_heap *heap, unsigned c) {
     log_resize(c, before, after, state->high_water);
 }
 
-/* Whether blocks went through the bin at HAKMEM_TLS_GROW_RATE since this was last asked; a fresh bin is taken for it.
- */
+/* Whether blocks went through the bin at HAKMEM_TLS_GROW_RATE since this was last asked. A fresh bin counts as fast. */
 static bool ask_pace(struct hak_bin_state *state) {
     const uint32_t now = (uint32_t)hak_sys_now_us(), last = state->asked_us, moved = state->moved;
     state->asked_us = now;
