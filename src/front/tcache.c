@@ -231,8 +231,8 @@ static void visit(struct hak_heap *heap, unsigned c, bool refill) {
     begin_window(state);
 }
 
-/* Makes a bin, within the thread's budget, or opens the one that waits: where no other is larger it has fewer slots
- * than it should. False if it can have none. */
+/* Sees to it that there is an open bin: opens the one that waits, or makes one within the thread's budget; where no
+ * other is larger it has fewer slots than it should. False if it can have none. */
 static bool open_bin(struct hak_heap *heap, unsigned c) {
     const size_t bytes = hak_class_bytes(c);
     if (heap->state[c].base != NULL) {
@@ -309,7 +309,7 @@ static uint32_t next_batch(struct hak_heap *heap, unsigned c) {
 
 static void *refill(struct hak_heap *heap, unsigned c) {
     hak_remote_collect(heap);
-    if (!is_open(heap, c) && !open_bin(heap, c)) return take_without_bin(heap, c);
+    if (!open_bin(heap, c)) return take_without_bin(heap, c);
     visit(heap, c, true);
     fill(heap, c, next_batch(heap, c));
     hak_count_by_owner(&heap->refills, 1);
@@ -344,7 +344,7 @@ static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab,
     if (hak_unlikely(bin->top[-1] == ptr)) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
     if (bin->top == bin->limit) {
         hak_tick();
-        if (!is_open(heap, c) && !open_bin(heap, c)) {
+        if (!open_bin(heap, c)) {
             if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
             hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
             hak_heap_settle(heap, slab);
@@ -401,7 +401,7 @@ void hak_tcache_flush_all(struct hak_heap *heap) {
 void hak_tcache_prewarm(struct hak_heap *heap) {
     unsigned classes = (unsigned)hak_option(PREWARM);
     for (unsigned c = 0; c < classes; c++) {
-        if (!is_open(heap, c) && !open_bin(heap, c)) return;
+        if (!open_bin(heap, c)) return;
         if (fill_of(heap, c) == 0) fill(heap, c, next_batch(heap, c));
         note_fill(heap, c);
     }
