@@ -180,7 +180,7 @@ static void check_heap(struct hak_heap *heap) {
     expect_equal(heap->capacity_bytes, bytes);
     expect(bytes <= hak_option(TLS_BYTES));
     expect(heap->outgoing_room >= 0 || heap->outgoing_slots == 0);
-    expect(!hak_load_rlx(&heap->busy));
+    expect_equal(hak_load_rlx(&heap->hold), HAK_HOLD_NONE);
 }
 
 static void sum_up(const struct hak_heap *heap, void *sums) {
@@ -214,8 +214,11 @@ static void settle(void) {
         for (unsigned i = 0; i < THREADS; i++) {
             if (threads[i].heap == NULL) continue;
             hak_tls_heap = threads[i].heap;
+            bool nested;
+            expect(hak_heap_enter(hak_tls_heap, &nested));
             if (pass == 0) hak_remote_deliver(hak_tls_heap);
             else hak_remote_collect(hak_tls_heap);
+            hak_heap_leave(hak_tls_heap, nested);
         }
     hak_heap_shared_flush();
     expect_threads();
@@ -247,6 +250,7 @@ static void step(uint64_t op) {
     else if (kind < 244) hak_slab_purge_all();
     else if (kind < 250) end(t);
     else if (kind < 252) hoard_metadata();
+    else if (kind < 254) hak_heap_lend_all(); /* of the others */
     else let_go();
     if (t->heap != NULL) check_heap(t->heap);
     compare(false);
@@ -277,10 +281,13 @@ static void reset(void) {
     settle();
     for (unsigned i = 0; i < THREADS; i++) {
         hak_tls_heap = threads[i].heap;
+        bool nested;
+        expect(hak_heap_enter(hak_tls_heap, &nested));
         for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(hak_tls_heap, c);
         hak_tcache_close_bins(hak_tls_heap, 0);
-        hak_tls_heap->visits = 0;
+        hak_store_rlx(&hak_tls_heap->visits, 0);
         hak_tls_heap->next_sweep_ms = 0;
+        hak_heap_leave(hak_tls_heap, nested);
     }
     now_ms += 7200000; /* all that was ever put off is due */
     hak_slab_purge_all();

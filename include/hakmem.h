@@ -155,7 +155,8 @@ HAK_PUBLIC int hak_is_owned(const void *ptr) HAK_NOEXCEPT;
 /* Empties the calling thread's caches into the layers below, and delivers its pending remote frees. */
 HAK_PUBLIC void hak_thread_flush(void) HAK_NOEXCEPT;
 
-/* hak_thread_flush(), then gives every free page back to the system at once. Returns the bytes given back. */
+/* hak_thread_flush(), collects what was freed into the memory of threads that are in no slow path of hakmem at the
+ * moment, then gives every free page back to the system at once. Returns the bytes given back. */
 HAK_PUBLIC size_t hak_purge(void) HAK_NOEXCEPT;
 
 /* The layers, by requested size. */
@@ -194,7 +195,7 @@ struct hak_stats {
     uint64_t superslabs;      /* 2 MiB superslabs mapped */
     uint64_t slabs;           /* slabs (64 KiB each; a span counts all of its own) in use */
     uint64_t remote_frees;    /* blocks sent back to the thread that owns their slab */
-    uint64_t adopted_slabs;   /* slabs taken over from parked heaps */
+    uint64_t adopted_slabs;   /* slabs taken over from other heaps */
     uint64_t tls_refills;     /* thread-cache refills */
     uint64_t tls_flushes;     /* thread-cache flushes */
     uint64_t tls_grows;       /* bins doubled */

@@ -1,68 +1,12 @@
 /* Heaps: parked when their thread ends, taken over by the next, adopted from slab by slab; remote frees collected, and
  * a second one found; the limit per class. Each test has a process of its own. */
-#include "support/prefixed.h"
+#include "support/peer.h"
 
 #include <sys/mman.h>
-
-#include "base/options.h"
-#include "front/heap.h"
-#include "front/remote.h"
-#include "front/tcache.h"
-
-#define CLASS_1024 (HAK_TINY_CLASSES - 1)
-#define PER_SLAB 64
-
-static void *take(unsigned c) {
-    void *ptr = hak_tcache_alloc(c);
-    must(ptr != NULL);
-    return ptr;
-}
-
-static void give(void *ptr) { hak_tcache_free(ptr, "free"); }
-
-static struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr).descriptor; }
-
-static struct hak_front_stats stats_of_front(void) {
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
-    return stats;
-}
 
 static uint32_t cached(unsigned c) {
     const struct hak_bin_state *state = &hak_tls_heap->state[c];
     return state->base == NULL ? 0 : (uint32_t)(hak_tls_heap->bin[c].top - state->base);
-}
-
-/* A second thread that does as it is told, step by step. */
-static struct {
-    pthread_t thread;
-    _Atomic int asked, done; /* how many steps */
-    void *(*step)(void *);
-    void *argument, *result;
-} peer;
-
-static void *obey(void *argument) {
-    for (int n = 1;; n++) {
-        while (atomic_load(&peer.asked) < n) usleep(200);
-        if (peer.step == NULL) return argument;
-        peer.result = peer.step(peer.argument);
-        atomic_store(&peer.done, n);
-    }
-}
-
-static void ask(void *(*step)(void *), void *argument) {
-    if (atomic_load(&peer.asked) == 0) start_thread(&peer.thread, obey, NULL);
-    peer.step = step;
-    peer.argument = argument;
-    int n = atomic_fetch_add(&peer.asked, 1) + 1;
-    while (step != NULL && atomic_load(&peer.done) < n) usleep(200);
-    if (step == NULL) must(pthread_join(peer.thread, NULL) == 0);
-}
-
-static void *peer_takes(void *c) { return take((unsigned)(uintptr_t)c); }
-static void *peer_heap(void *unused) {
-    (void)unused;
-    return hak_heap_get();
 }
 
 /* ---- ends and beginnings of threads --------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include "base/sync.h"
 #include "base/sys.h"
 #include "front/heap.h"
+#include "front/tcache.h"
 #include "hakmem.h"
 #include "pages/pages.h"
 #include "pages/region.h"
@@ -244,6 +245,46 @@ static void records_are_distinct(void) {
         for (unsigned j = 0; j < i; j++) must(taken[j] != taken[i]);
     }
     for (unsigned i = 0; i < 6; i++) hak_slab_give(taken[i]);
+}
+
+/* A heap is lent by the second look that finds its owner where the first did. */
+static void leave_three_seen(void) {
+    leave_three();
+    hak_heap_lend_sleeping();
+}
+/* Without bins a block goes straight to its slab. This one is full but for what comes back: who adopts it takes that,
+ * and it is in no list again. */
+static void leave_full_slab_seen_without_bins(void) {
+    set_option(TLS_BYTES, 0);
+    hak_tcache_flush_all(hak_tls_heap); /* the caller's were prewarmed */
+    hak_tcache_close_bins(hak_tls_heap, 0);
+    leave_full_slab();
+    hak_heap_lend_sleeping();
+}
+static void drop_1_lend_and_keep(void) {
+    drop(left[1]);
+    hak_heap_lend_sleeping();
+    left[1] = make(SMALL);
+}
+static void drop_1_and_rest(void) {
+    drop(left[1]);
+    drop_rest();
+}
+static void drop_1_and_lend(void) {
+    drop(left[1]);
+    hak_heap_lend_sleeping();
+}
+static void lend_then_drop_1(void) {
+    hak_heap_lend_sleeping();
+    drop(left[1]);
+}
+static void lend_then_make(void) {
+    hak_heap_lend_sleeping();
+    make_and_drop_two();
+}
+static void drop_0_then_make(void) {
+    drop(left[0]);
+    make_and_drop_two();
 }
 
 /* ---- pools ------------------------------------------------------------------------------------------------------ */
@@ -479,6 +520,31 @@ const struct kernel kernels[] = {
      .what = "an adoption against remote frees into the heap that it adopts from",
      .setup = leave_parked_three_and_others,
      .program = {.threads = 3, .body = {make_and_drop_two, drop_0, drop_1}, .owner = true},
+     .check = drop_2},
+    {.name = "lend_back",
+     .what = "a heap is lent and fetched back, against remote frees and an adoption",
+     .setup = leave_three_seen,
+     .program = {.threads = 3, .body = {drop_0_then_make, drop_1_and_lend, make_one_and_drop}, .owner = true},
+     .check = drop_2},
+    {.name = "lend_adopt",
+     .what = "an adoption from a heap that is lent, against its owner and a remote free",
+     .setup = leave_three_seen,
+     .program = {.threads = 3, .body = {drop_0_then_make, lend_then_make, drop_1}, .owner = true},
+     .check = drop_2},
+    {.name = "lend_no_bins",
+     .what = "the same of a full slab, to which the owner's blocks go straight",
+     .setup = leave_full_slab_seen_without_bins,
+     .program = {.threads = 2, .body = {drop_0, drop_1_lend_and_keep}, .owner = true},
+     .check = drop_1_and_rest},
+    {.name = "lend_exit",
+     .what = "a thread ends while its heap is lent, visited and adopted from",
+     .setup = leave_three_seen,
+     .program = {.threads = 3, .body = {drop_0, lend_then_drop_1, make_one_and_drop}, .owner = true},
+     .check = drop_2},
+    {.name = "lend_lend",
+     .what = "two threads look for heaps to lend",
+     .setup = leave_three_seen,
+     .program = {.threads = 3, .body = {drop_0_then_make, lend_then_drop_1, lend_then_make}, .owner = true},
      .check = drop_2},
     {.name = "late_push",
      .what = "a remote free's push against the return of its slab, whose record is used again",

@@ -43,6 +43,8 @@ size_t hak_guard_given(const void *ptr) {
     return 0;
 }
 
+static bool is_request(uint32_t request) { return request != REQUEST_NONE && request != REQUEST_FILLED; }
+
 static void check_fill(const unsigned char *ptr, const struct hak_slab *slab) {
     for (size_t i = 0; i < least(slab->block_bytes, FREED_BYTES); i++)
         if (ptr[i] != FREED) hak_misuse_at_once("malloc", ptr, HAK_MISUSE_WRITE_AFTER_FREE);
@@ -62,11 +64,16 @@ static void remember(void *ptr, const struct hak_region *region, size_t size) {
     }
 }
 
-/* Memory that no block ever lay in is open. Where one block of a slab is such, all are that are not live. */
+/* Memory that no block ever lay in is open. Where one block of a slab is such, all are that are not live. Two threads
+ * may come here at once, of which one has adopted the slab: what became live meanwhile is open again. */
 static void close_fresh_slab(struct hak_slab *slab) {
-    for (uint32_t i = 0; i < slab->blocks; i++)
-        if (hak_load_rlx(&slab->request[i]) == REQUEST_NONE)
-            hak_annotate_close(slab->base + (size_t)i * slab->block_bytes, slab->block_bytes);
+    for (uint32_t i = 0; i < slab->blocks; i++) {
+        char *block = slab->base + (size_t)i * slab->block_bytes;
+        if (hak_load_rlx(&slab->request[i]) != REQUEST_NONE) continue;
+        hak_annotate_close(block, slab->block_bytes);
+        const uint32_t request = hak_load_rlx(&slab->request[i]);
+        if (hak_unlikely(is_request(request))) hak_annotate_open(block, request - 1);
+    }
 }
 
 bool hak_guard_alloc(void *ptr, size_t size, size_t usable) {
@@ -97,8 +104,6 @@ static _Atomic uint32_t *slab_request(const void *ptr, const struct hak_region *
     if (index == HAK_NO_BLOCK) hak_misuse_at_once(function, ptr, HAK_MISUSE_INTERIOR);
     return &slab->request[index];
 }
-
-static bool is_request(uint32_t request) { return request != REQUEST_NONE && request != REQUEST_FILLED; }
 
 /* Whether a block over 32 KiB is held back. */
 static bool is_held(const void *ptr, const struct hak_region *region) {

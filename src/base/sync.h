@@ -56,7 +56,7 @@ enum hak_rank {
     HAK_RANK_L25,       /* one shard of the L2.5 pool */
     HAK_RANK_L25_TABLE, /* growth of the shard table */
     HAK_RANK_SLABS,     /* superslabs */
-    HAK_RANK_HEAPS,     /* registry of heaps, parked heaps */
+    HAK_RANK_HEAPS,     /* registry of heaps; the thread-exit key */
     HAK_RANK_SHARED     /* the heap of threads that have none */
 };
 

@@ -1,10 +1,11 @@
-/* Heaps and their lives: made or taken over at a thread's first allocation, parked at its end (heap.h).
- * The registry lock guards who owns a heap; the heap's content belongs to whoever that is. */
+/* Heaps and their lives: made or taken over at a thread's first allocation, parked at its end; their slabs; and the
+ * shared heap (heap.h). */
 #include "front/heap.h"
 
 #include "base/options.h"
 #include "base/sys.h"
 #include "front/fork.h"
+#include "front/registry.h"
 #include "front/remote.h"
 #include "front/tcache.h"
 #include "pages/meta.h"
@@ -18,27 +19,15 @@ void *hak_null_slots[1] = {HAK_BIN_BOTTOM};
 #define NULL_HEAP(what)                                                                                                \
     { .bin = NULL_BINS, .first_granule = HAK_NO_WINDOW, .outgoing = hak_no_outgoing, .kind = (what) }
 
-/* Bins up to this size wait in a parked heap for the thread that takes it over: 20 KiB of slots at most. */
-#define RESTING_SLOTS 64
-
 struct hak_outgoing hak_no_outgoing[HAK_OUTGOING_SLOTS];
 static struct hak_heap empty_heap = NULL_HEAP(HAK_HEAP_EMPTY), dead_heap = NULL_HEAP(HAK_HEAP_DEAD);
 
 _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("initial-exec"))) = &empty_heap;
 
-static struct hak_lock registry_lock = HAK_LOCK_INIT(HAK_RANK_HEAPS);
-static struct hak_heap *all_heaps HAK_GUARDED_BY(registry_lock);
-/* The same heaps by the hash of their tags: a new one is held against few, however many threads there are. */
-#define TAG_BUCKETS_SHIFT 12
-static struct hak_heap *heaps_by_tag[1 << TAG_BUCKETS_SHIFT] HAK_GUARDED_BY(registry_lock);
-static struct hak_heap *parked_heaps HAK_GUARDED_BY(registry_lock);
-static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
-static enum { KEY_NONE, KEY_MADE, KEY_REFUSED } key_state HAK_GUARDED_BY(registry_lock);
+/* Of the rank of the registry lock; the two are never held together. */
+static struct hak_lock key_lock = HAK_LOCK_INIT(HAK_RANK_HEAPS);
+static enum { KEY_NONE, KEY_MADE, KEY_REFUSED } key_state HAK_GUARDED_BY(key_lock);
 static pthread_key_t exit_key; /* constant once key_state is KEY_MADE */
-
-/* How many parked heaps have slabs of a class listed. Changed under the registry lock; read without it as a hint
- * whether it is worth taking: relaxed. */
-static _Atomic uint32_t parked_with[HAK_CLASS_COUNT];
 
 /* Threads with a heap. Relaxed: only for how much each may cache. */
 static _Atomic uint32_t threads;
@@ -52,7 +41,7 @@ static struct hak_heap *shared_heap HAK_GUARDED_BY(shared_lock);
 /* Before it is registered: from then on others read of it what is constant, `shared` among it. */
 static void init_heap(struct hak_heap *heap, bool shared) {
     heap->shared = shared;
-    hak_store_rlx(&heap->busy, true); /* until it belongs to a thread */
+    hak_store_rlx(&heap->hold, HAK_HOLD_OWNER); /* until it belongs to a thread */
     heap->kind = HAK_HEAP_REAL;
     heap->first_granule = HAK_NO_WINDOW;
     heap->outgoing = hak_no_outgoing;
@@ -62,108 +51,13 @@ static void init_heap(struct hak_heap *heap, bool shared) {
         heap->bin_index[i] = (uint8_t)(2 * hak_class_of(i * HAK_MIN_ALIGN));
 }
 
-/* Adds a heap to the registry; false if another has the same tag, which happens when metadata spans windows of
- * 4 GiB. The rejected one is lost, once. */
-static bool register_heap(struct hak_heap *heap) {
-    bool unique = hak_heap_tag(heap) != 0;
-    hak_lock(&registry_lock);
-    struct hak_heap **bucket = &heaps_by_tag[hak_heap_tag(heap) * 2654435761U >> (32 - TAG_BUCKETS_SHIFT)];
-    for (const struct hak_heap *other = *bucket; other != NULL && unique; other = other->next_of_tag)
-        unique = hak_heap_tag(other) != hak_heap_tag(heap);
-    if (unique) {
-        /* First: a child that was forked in between knows a tag too many, not too few. */
-        heap->next_of_tag = *bucket;
-        *bucket = heap;
-        heap->next = all_heaps;
-        heap->lane = all_heaps == NULL ? 0 : all_heaps->lane + 1;
-        all_heaps = heap;
-    }
-    hak_unlock(&registry_lock);
-    return unique;
-}
-
 static struct hak_heap *new_heap(bool shared) {
     struct hak_heap *heap;
     do {
         heap = hak_meta_alloc(sizeof *heap);
         if (heap == NULL) return NULL;
         init_heap(heap, shared);
-    } while (!register_heap(heap));
-    return heap;
-}
-
-/* ---- parking and claiming ------------------------------------------------------------------------------- */
-
-static void count_parked_classes_locked(struct hak_heap *heap, uint32_t change) HAK_REQUIRES(registry_lock) {
-    for (uint64_t left = heap->parked_classes; left != 0; left &= left - 1)
-        hak_add_rlx(&parked_with[__builtin_ctzll(left)], change);
-}
-
-static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
-    heap->parked_classes = 0;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->parked_classes |= (uint64_t)(heap->slabs[c] != NULL) << c;
-    count_parked_classes_locked(heap, 1);
-    heap->parked = true;
-    hak_heap_leave(heap, false);
-    heap->prev_parked = NULL;
-    heap->next_parked = parked_heaps;
-    if (parked_heaps != NULL) parked_heaps->prev_parked = heap;
-    parked_heaps = heap;
-    parked_count++;
-}
-
-static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
-    count_parked_classes_locked(heap, UINT32_MAX); /* minus one */
-    heap->parked = false;
-    hak_heap_enter(heap);
-    if (heap->prev_parked != NULL) heap->prev_parked->next_parked = heap->next_parked;
-    else parked_heaps = heap->next_parked;
-    if (heap->next_parked != NULL) heap->next_parked->prev_parked = heap->prev_parked;
-    parked_count--;
-}
-
-/* Empties the bins and the buffer of a heap that a fork has parked. */
-static void tidy(struct hak_heap *heap) {
-    if (!heap->orphaned) return;
-    hak_tcache_flush_all(heap);
-    hak_tcache_close_bins(heap, RESTING_SLOTS);
-    hak_remote_drop_outgoing(heap);
-    heap->orphaned = false;
-}
-
-/* Parks a heap that the caller owns, which has no empty slabs: collects, and so gives back what becomes empty, until
- * nothing is left in the inbox at the moment when the heap enters the list. Who pushes later finds the parked bit and
- * then the heap in the list. */
-static void park(struct hak_heap *heap) {
-    tidy(heap);
-    for (bool parked = false; !parked;) {
-        hak_remote_collect(heap);
-        hak_lock(&registry_lock);
-        /* acq_rel: pairs with the CAS in inbox_push */
-        parked = (hak_or_acqrel(&heap->inbox, HAK_INBOX_PARKED) & ~HAK_INBOX_PARKED) == 0;
-        if (parked) parked_insert_locked(heap);
-        hak_unlock(&registry_lock);
-    }
-}
-
-void hak_heap_visit_parked(struct hak_heap *heap) {
-    hak_lock(&registry_lock);
-    /* Who claims an orphan delivers what is in its bins, and so would visit the next: as deep as there are orphans.
-     * It collects when it is adopted from, or taken over. */
-    bool claimed = heap->parked && !heap->orphaned;
-    if (claimed) parked_remove_locked(heap);
-    hak_unlock(&registry_lock);
-    if (claimed) park(heap); /* else its new owner, or another visitor, collects */
-}
-
-static struct hak_heap *take_parked(void) {
-    hak_lock(&registry_lock);
-    struct hak_heap *heap = parked_heaps;
-    if (heap != NULL) parked_remove_locked(heap);
-    hak_unlock(&registry_lock);
-    if (heap == NULL) return NULL;
-    hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
-    tidy(heap);
+    } while (!hak_registry_add(heap)); /* one that is rejected is lost, once */
     return heap;
 }
 
@@ -172,32 +66,30 @@ static struct hak_heap *take_parked(void) {
 /* The end of a thread. Destructors that run after this one, and the C library, go to the shared heap. */
 static void on_thread_exit(void *value) {
     struct hak_heap *heap = value;
-    if (heap != hak_tls_heap) return; /* the thread was forked, or the key was set by hand */
     hak_fork_check();
-    hak_heap_enter(heap);
+    if (heap != hak_tls_heap) return; /* the thread was forked, or the key was set by hand */
+    bool nested;
+    if (!hak_heap_enter(heap, &nested)) return;
     hak_sub_rlx(&threads, 1);
     hak_tls_heap = &dead_heap;
-    hak_tcache_flush_all(heap);
-    hak_tcache_close_bins(heap, RESTING_SLOTS);
-    hak_remote_drop_outgoing(heap);
-    park(heap);
+    hak_registry_retire(heap);
     hak_slab_relieve();
 }
 
 static bool exit_key_ready(void) {
-    hak_lock(&registry_lock);
+    hak_lock(&key_lock);
     if (key_state == KEY_NONE) key_state = pthread_key_create(&exit_key, on_thread_exit) == 0 ? KEY_MADE : KEY_REFUSED;
     bool ready = key_state == KEY_MADE;
-    hak_unlock(&registry_lock);
+    hak_unlock(&key_lock);
     return ready;
 }
 
 void hak_heap_forget_threads(void) {
     hak_fork_check();
-    hak_lock(&registry_lock);
+    hak_lock(&key_lock);
     if (key_state == KEY_MADE) pthread_key_delete(exit_key);
     key_state = KEY_REFUSED;
-    hak_unlock(&registry_lock);
+    hak_unlock(&key_lock);
 }
 
 static bool is_first_heap(const struct hak_heap *heap) { return heap->next == NULL; }
@@ -217,13 +109,13 @@ static HAK_COLD struct hak_heap *attach(void) {
     }
     struct hak_heap *heap = exit_key_ready() ? pthread_getspecific(exit_key) : NULL;
     if (heap != NULL) return hak_tls_heap = heap; /* set before the program was relocated: see early.c */
-    heap = take_parked();
+    heap = hak_registry_take_parked();
     if (heap == NULL) heap = new_heap(false);
     if (heap == NULL) return NULL; /* short of memory: the next allocation tries again */
     hak_tls_heap = heap;           /* before anything below that may allocate */
     if (!watch_thread_exit(heap)) {
         hak_tls_heap = &dead_heap;
-        park(heap);
+        hak_registry_park(heap);
         return NULL;
     }
     hak_add_rlx(&threads, 1);
@@ -310,19 +202,14 @@ static void move_slab(struct hak_heap *from, struct hak_heap *to, struct hak_sla
     hak_count_by_owner(&to->adopted_slabs, 1);
 }
 
-/* Claims a parked heap that has slabs of the class, takes the first of them, and parks the heap again. */
+/* Claims a heap that has slabs of the class and is nobody's at the moment, and takes the first of them. */
 static struct hak_slab *adopt(struct hak_heap *heap, unsigned size_class) {
-    struct hak_heap *from = NULL;
-    hak_lock(&registry_lock);
-    for (from = parked_heaps; from != NULL && (from->parked_classes >> size_class & 1) == 0;) from = from->next_parked;
-    if (from != NULL) parked_remove_locked(from);
-    hak_unlock(&registry_lock);
+    struct hak_heap *from = hak_registry_claim_with(size_class);
     if (from == NULL) return NULL;
-
     struct hak_slab *slab = from->slabs[size_class];
     hak_assert(slab != NULL); /* parked_classes says so */
     move_slab(from, heap, slab);
-    park(from); /* which tidies it; what its bins hold of the slab goes the way of others' blocks */
+    hak_registry_park(from); /* what its bins hold of the slab goes the way of others' blocks */
     return slab;
 }
 
@@ -334,8 +221,7 @@ static bool at_slab_limit(const struct hak_heap *heap, unsigned size_class) {
 
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class) {
     if (at_slab_limit(heap, size_class)) return NULL;
-    struct hak_slab *slab = NULL;
-    if (hak_load_rlx(&parked_with[size_class]) != 0) slab = adopt(heap, size_class);
+    struct hak_slab *slab = adopt(heap, size_class);
     if (slab == NULL) {
         slab = hak_slab_take(size_class, heap, hak_heap_tag(heap));
         if (slab == NULL) return NULL;
@@ -353,7 +239,7 @@ static struct hak_heap *shared_heap_locked(void) HAK_REQUIRES(shared_lock) {
     struct hak_heap *heap = NULL;
     if (!first_shared_heap.shared) {
         init_heap(&first_shared_heap, true);
-        if (register_heap(&first_shared_heap)) heap = &first_shared_heap;
+        if (hak_registry_add(&first_shared_heap)) heap = &first_shared_heap;
     }
     if (heap == NULL) heap = new_heap(true);
     return shared_heap = heap;
@@ -401,39 +287,14 @@ void hak_heap_shared_flush(void) {
     hak_unlock(&shared_lock);
 }
 
-/* ---- fork and inspection ---------------------------------------------------------------------------------- */
-
-/* The heaps of the parent's other threads are nobody's now. Those that were not being changed are parked, as their
- * bins stand. The others are left alone: their blocks stay valid, and what is freed into them stays in their inboxes.
- */
-static void park_orphans_locked(void) HAK_REQUIRES(registry_lock) {
-    parked_heaps = NULL;
-    parked_count = 0;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&parked_with[c], 0);
-    hak_store_rlx(&threads, hak_tls_heap->kind == HAK_HEAP_REAL);
-    for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) {
-        bool was_parked = heap->parked;
-        heap->parked = false;
-        if (heap == hak_tls_heap || hak_load_rlx(&heap->busy)) continue;
-        hak_or_acqrel(&heap->inbox, HAK_INBOX_PARKED);
-        heap->orphaned = heap->orphaned || !was_parked;
-        parked_insert_locked(heap);
-    }
-}
+/* ---- fork ------------------------------------------------------------------------------------------------ */
 
 void hak_heap_fork_child(void) HAK_NO_TSA {
-    hak_lock_reset_in_child(&registry_lock);
-    if (hak_lock_try(&registry_lock)) { /* else this thread was interrupted while it held it */
-        park_orphans_locked();
-        hak_unlock(&registry_lock);
+    hak_lock_reset_in_child(&key_lock);
+    if (!hak_registry_fork_child()) {
+        hak_tls_heap = &empty_heap;
+        if (key_state == KEY_MADE) pthread_setspecific(exit_key, NULL);
     }
+    hak_store_rlx(&threads, hak_tls_heap->kind == HAK_HEAP_REAL);
     if (hak_lock_reset_in_child(&shared_lock)) shared_heap = NULL;
-}
-
-uint64_t hak_heap_each(void (*visit)(const struct hak_heap *heap, void *data), void *data) {
-    hak_lock(&registry_lock);
-    for (const struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) visit(heap, data);
-    uint64_t parked = parked_count;
-    hak_unlock(&registry_lock);
-    return parked;
 }

@@ -1,6 +1,7 @@
 /* Heaps: what one thread owns. A heap holds the thread's bins, its lists of slabs with free blocks, its outgoing
  * buffer and its inbox. It outlives its thread: when the thread ends the heap is parked, and the next new thread
- * takes it over as it is. Heaps are never unmapped, so a stale pointer to one can always be read.
+ * takes it over as it is. While the thread sleeps its slabs are lent: others collect what was freed into them, and may
+ * adopt them, until it is back. Heaps are never unmapped, so a stale pointer to one can always be read.
  *
  * Three constant or static heaps take the place of tests for special cases:
  *   empty_heap  where a thread starts: every bin is empty *and* full, so each path goes to the slow one
@@ -78,6 +79,17 @@ static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in parked_classes");
 
 enum hak_heap_kind { HAK_HEAP_REAL, HAK_HEAP_EMPTY, HAK_HEAP_DEAD };
 
+/* Who may change the slabs of a heap, its inbox and its counters. The bins and the outgoing buffer are the owner's at
+ * any time. */
+enum hak_heap_hold {
+    HAK_HOLD_NONE,    /* the owner, once it has entered; of a parked heap, who claims it */
+    HAK_HOLD_OWNER,   /* the owner, who has entered; or who has claimed a parked heap */
+    HAK_HOLD_LENT,    /* who claims it: the owner sleeps, and is to fetch it back first */
+    HAK_HOLD_CLAIMED, /* who has claimed it since it was lent */
+    HAK_HOLD_AWAITED, /* the same, and the owner waits for it */
+    HAK_HOLD_GONE     /* nobody: its owner has forked, and the child found it claimed */
+};
+
 /* No granule lies in the window of a heap that looks at none. */
 #define HAK_NO_WINDOW ((size_t)1 << 60)
 
@@ -93,33 +105,37 @@ struct hak_heap {
     bool shared;   /* the shared heap, now or before a fork; constant */
     uint32_t lane; /* a running number, which spreads heaps over the shards of the L2.5 pool; constant once set */
     struct hak_bin_state state[HAK_CLASS_COUNT];
-    struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks */
-    size_t capacity_bytes;                   /* that all bins could hold */
-    uint32_t visits;                         /* slow-path visits */
-    uint32_t outgoing_slots;                 /* those in use, as bits */
-    int64_t outgoing_room;                   /* left of HAKMEM_REMOTE_BYTES; below 0 the buffer is full */
+    size_t capacity_bytes;   /* that all bins could hold */
+    uint32_t outgoing_slots; /* those in use, as bits */
+    int64_t outgoing_room;   /* left of HAKMEM_REMOTE_BYTES; below 0 the buffer is full */
     uint64_t next_sweep_ms;
     struct hak_outgoing *outgoing; /* HAK_OUTGOING_SLOTS of them */
 
-    /* owner thread; read by a forked child, where the owner is gone: 1 while the heap may be half changed */
-    _Atomic bool busy;
+    /* enum hak_heap_hold: between none and owner changed by the owner, else under the registry lock. Read by a forked
+     * child, where owner and claimant are gone: the heap may be half changed */
+    _Atomic uint32_t hold;
+    struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks; by who holds the heap */
 
-    /* written by the owner thread, read by any (statistics): relaxed, each stands for itself */
+    /* written by who holds the heap; cached, remote_frees and visits by the owner at any time. Read by any: relaxed,
+     * each stands for itself */
     _Atomic uint64_t blocks_out[HAK_CLASS_COUNT]; /* taken from slabs and not put back */
     _Atomic uint32_t cached[HAK_CLASS_COUNT];     /* blocks in bins, as of the last visit */
     _Atomic uint32_t slabs_owned[HAK_CLASS_COUNT];
     _Atomic uint64_t served_blocks[2], served_bytes[2]; /* taken from slabs: Tiny, Mid */
-    _Atomic uint64_t refills, flushes, grows, shrinks, remote_frees, adopted_slabs;
+    _Atomic uint64_t refills, flushes, grows, shrinks, adopted_slabs, remote_frees;
+    _Atomic uint32_t visits; /* calls of hak_tick() by the owner */
 
-    /* under the registry lock */
+    /* under the registry lock; a heap that is lent is parked, too */
     struct hak_heap *next;        /* all heaps; constant once set */
     struct hak_heap *next_of_tag; /* those whose tags fall together; constant once set */
     struct hak_heap *next_parked, *prev_parked;
-    bool parked;             /* in the list of parked heaps */
+    bool parked;             /* in a list */
+    bool lent;               /* its owner sleeps */
+    uint32_t visits_seen;    /* by who last looked whether it does */
     bool orphaned;           /* parked by a fork, with blocks still in its bins */
     uint64_t parked_classes; /* classes with slabs listed, while parked */
 
-    /* any thread: slabs with remote frees to collect, a list through inbox_next; bit 0: the owner is gone */
+    /* any thread: slabs with remote frees to collect, a list through inbox_next; bit 0: the owner is gone, or asleep */
     HAK_ALIGNED_LINE _Atomic uintptr_t inbox;
 };
 #define HAK_INBOX_PARKED ((uintptr_t)1)
@@ -130,11 +146,23 @@ extern _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("ini
 /* The word that the region map holds for a slab of this heap. Never 0; no two heaps have the same. */
 HAK_INLINE uint32_t hak_heap_tag(const struct hak_heap *heap) { return (uint32_t)(uintptr_t)heap; }
 
-/* Around every slow path that changes a heap: a fork by another thread in between leaves the child a heap that it
- * cannot use. The hits need no mark; cut short anywhere they lose one block at worst. Remote frees need none
- * (remote.c). Calls may nest. */
-HAK_INLINE bool hak_heap_enter(struct hak_heap *heap) { return hak_xchg_acqrel(&heap->busy, true); }
-HAK_INLINE void hak_heap_leave(struct hak_heap *heap, bool was_busy) { hak_store_rel(&heap->busy, was_busy); }
+/* The owner takes back a heap that it had lent. False if it is gone. */
+bool hak_heap_fetch_back(struct hak_heap *heap);
+
+/* Around every slow path of the owner that changes a heap: nobody else does meanwhile, and a fork by another thread in
+ * between leaves the child a heap that it cannot use. The hits need no mark; cut short anywhere they lose one block at
+ * worst. Remote frees need none (remote.c). Calls may nest. False if the heap is gone: then the thread, a child that
+ * was forked by a signal handler just now, has another, or none yet. */
+HAK_INLINE bool hak_heap_enter(struct hak_heap *heap, bool *nested) {
+    uint32_t hold = HAK_HOLD_NONE; /* acquire: pairs with the release in hak_heap_leave, by which a claimant saw it */
+    *nested = false;
+    if (hak_likely(hak_cas_acqrel(&heap->hold, &hold, HAK_HOLD_OWNER))) return true;
+    *nested = hold == HAK_HOLD_OWNER;
+    return hak_likely(*nested) || hak_heap_fetch_back(heap);
+}
+HAK_INLINE void hak_heap_leave(struct hak_heap *heap, bool nested) {
+    if (!nested) hak_store_rel(&heap->hold, HAK_HOLD_NONE);
+}
 
 /* By the owner: blocks have left their slab, for a bin or for the program. */
 HAK_INLINE void hak_heap_count_taken(struct hak_heap *heap, unsigned c, uint32_t blocks) {
@@ -164,7 +192,7 @@ void hak_heap_look_at(struct hak_heap *heap, const void *ptr);
 /* A slab with free blocks in or out of the heap's list. */
 void hak_heap_list(struct hak_heap *heap, struct hak_slab *slab);
 void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab);
-/* Another slab with free blocks of this class, listed: adopted from a parked heap, or a new one. NULL if the
+/* Another slab with free blocks of this class, listed: adopted from a parked or lent heap, or a new one. NULL if the
  * system gives no memory or the limit HAKMEM_SUPERSLABS_MAX is reached. */
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class);
 /* Lists a slab that has got free blocks, or gives it back if it is empty; but a heap in use keeps the last of a class.
@@ -173,7 +201,13 @@ void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab);
 /* Gives back all slabs of a class that are empty. */
 void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class);
 
-/* Called by a thread that has pushed a slab to the inbox of a parked heap: collects on behalf of nobody. */
+/* Lends the heaps of threads that have not ticked (tick.h) since this was last called: they sleep, or need no slow
+ * path. Of many heaps, it looks at some. */
+void hak_heap_lend_sleeping(void);
+/* Those of all threads that are in no slow path at the moment. */
+void hak_heap_lend_all(void);
+
+/* Called by a thread that has pushed a slab to the inbox of a parked or lent heap: collects in place of the owner. */
 void hak_heap_visit_parked(struct hak_heap *heap);
 
 /* The Tiny (0) and Mid (1) layers as the heaps see them. */

@@ -28,7 +28,7 @@ static void add_heap(const struct hak_heap *heap, void *data) {
         out->served_blocks[layer] += hak_load_rlx(&heap->served_blocks[layer]);
         out->served_bytes[layer] += hak_load_rlx(&heap->served_bytes[layer]);
     }
-    out->threads += !heap->parked && !heap->shared;
+    out->threads += (!heap->parked || heap->lent) && !heap->shared;
     out->remote_frees += hak_load_rlx(&heap->remote_frees);
     out->adopted_slabs += hak_load_rlx(&heap->adopted_slabs);
     out->refills += hak_load_rlx(&heap->refills);
@@ -81,13 +81,21 @@ static bool check_window(const struct hak_heap *heap) {
     return heap->first_granule == HAK_NO_WINDOW || heap->window == hak_region_leaf_of(begin)->tag;
 }
 
-bool hak_heap_check(void) {
-    struct hak_heap *heap = hak_heap_peek();
-    if (heap == NULL) return true;
+static bool check(struct hak_heap *heap) {
     if (!check_window(heap)) return false;
     for (unsigned slot = 0; slot < HAK_OUTGOING_SLOTS; slot++)
         if (!check_outgoing(heap, slot)) return false;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
         if (!check_class(heap, c)) return false;
     return true;
+}
+
+bool hak_heap_check(void) {
+    struct hak_heap *heap = hak_heap_peek();
+    if (heap == NULL) return true;
+    bool nested;
+    if (!hak_heap_enter(heap, &nested)) return true;
+    const bool good = check(heap);
+    hak_heap_leave(heap, nested);
+    return good;
 }

@@ -77,7 +77,7 @@ static void expect_in_use(const struct hak_outgoing *out, uint64_t bits) {
 
 /* Delivers the blocks of a slot; false if there are none, which only a forked child can find (see begin).
  * A child that another thread forks just here finds them either in the buffer or delivered, or it has lost them; never
- * both. The same holds for every step below, so that none needs a busy mark. */
+ * both. The same holds for every step below, so that none needs to enter the heap. */
 static bool put_bits(struct hak_heap *heap, struct hak_outgoing *out) {
     const uint64_t bits = hak_load_rlx(&out->bits);
     if (hak_unlikely(bits == 0)) return false;
@@ -137,7 +137,7 @@ void hak_remote_drop_outgoing(struct hak_heap *heap) {
     heap->outgoing = hak_no_outgoing;
 }
 
-/* A delivery to a parked heap may empty slabs: that is when there is something to relieve. */
+/* A delivery to a parked or lent heap may empty slabs: that is when there is something to relieve. */
 void hak_remote_free(struct hak_heap *heap, struct hak_slab *slab, void *ptr, const char *function) {
     if (!has_slots(heap)) {
         hak_remote_free_now(slab, ptr, function);

@@ -5,7 +5,7 @@
  * Who may do what with slab->queued and the inboxes:
  *   set queued       any thread, by exchange; who gets false from it must push the slab to the owner's inbox
  *   push to inbox    that one thread, by compare-and-swap; it alone writes inbox_next
- *   take the inbox   the owner, or who has claimed a parked heap; clears queued before it collects the bits, so a
+ *   take the inbox   the owner, or who has claimed its heap; clears queued before it collects the bits, so a
  *                    delivery that still saw queued set is collected, and one that comes later queues again */
 #ifndef HAK_FRONT_REMOTE_H
 #define HAK_FRONT_REMOTE_H

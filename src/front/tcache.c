@@ -329,9 +329,10 @@ void *hak_tcache_alloc(unsigned c) {
     hak_tick();
     heap = hak_heap_get();
     if (heap == NULL) return hak_heap_shared_alloc(c);
-    bool was_busy = hak_heap_enter(heap);
+    bool nested;
+    if (hak_unlikely(!hak_heap_enter(heap, &nested))) return hak_tcache_alloc(c);
     ptr = refill(heap, c);
-    hak_heap_leave(heap, was_busy);
+    hak_heap_leave(heap, nested);
     return ptr;
 }
 
@@ -345,6 +346,10 @@ static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab,
     if (bin->top == bin->limit) {
         hak_tick();
         if (!open_bin(heap, c)) {
+            if (hak_unlikely(hak_load_acq(&slab->owner) != heap)) { /* adopted, while the heap was lent */
+                hak_remote_free(heap, slab, ptr, function);
+                return;
+            }
             if (hak_slab_put_block(slab, ptr) != HAK_FREE_OK) hak_misuse_at_once(function, ptr, HAK_MISUSE_DOUBLE_FREE);
             hak_count_by_owner(&heap->blocks_out[c], UINT64_MAX);
             hak_heap_settle(heap, slab);
@@ -380,13 +385,18 @@ void hak_tcache_free(void *ptr, const char *function) {
         hak_remote_free(heap, region.descriptor, ptr, function);
         return;
     }
-    bool was_busy = hak_heap_enter(heap);
+    bool nested;
+    if (hak_unlikely(!hak_heap_enter(heap, &nested))) {
+        hak_tcache_free(ptr, function);
+        return;
+    }
     free_cached(heap, ptr, region.descriptor, function);
-    hak_heap_leave(heap, was_busy);
+    hak_heap_leave(heap, nested);
 }
 
 void hak_tcache_flush_all(struct hak_heap *heap) {
-    bool was_busy = hak_heap_enter(heap);
+    bool nested;
+    if (!hak_heap_enter(heap, &nested)) return;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
         if (heap->state[c].base == NULL) continue;
         if (fill_of(heap, c) != 0) flush(heap, c, fill_of(heap, c));
@@ -395,7 +405,7 @@ void hak_tcache_flush_all(struct hak_heap *heap) {
     hak_remote_deliver(heap);
     hak_remote_collect(heap);
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c); /* also what others have emptied */
-    hak_heap_leave(heap, was_busy);
+    hak_heap_leave(heap, nested);
 }
 
 void hak_tcache_prewarm(struct hak_heap *heap) {

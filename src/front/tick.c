@@ -27,6 +27,7 @@ static void decay(struct hak_heap *heap) {
         heap->next_sweep_ms = now + SWEEP_INTERVAL_MS;
     }
     if (now < due || !hak_cas_acqrel(&next_ms, &due, now + DECAY_INTERVAL_MS)) return;
+    hak_heap_lend_sleeping(); /* so that what is freed into them goes back, too */
     hak_slab_decay(now);
     hak_l25_decay(now);
     hak_big_decay(now);
@@ -54,6 +55,10 @@ static void reclaim(void) {
     if (!hak_budget_take(RECLAIM_BYTES, taken)) return;
     if (hak_budget_asks_live(HAK_STORE_SLABS)) tell_live();
     const size_t slabs = taken[HAK_STORE_SLABS], l25 = taken[HAK_STORE_L25], big = taken[HAK_STORE_BIG];
+    if (slabs != 0) {
+        hak_heap_lend_sleeping();
+        hak_slab_relieve();
+    }
     if (l25 + big != 0) hak_slab_reclaim(l25 + big);
     if (slabs + big != 0) hak_l25_reclaim(slabs + big);
     if (slabs + l25 != 0) hak_big_reclaim(slabs + l25);
@@ -63,8 +68,11 @@ void hak_tick(void) {
     hak_fork_check();
     reclaim();
     struct hak_heap *heap = hak_heap_peek();
-    if (heap == NULL || ++heap->visits % CLOCK_VISITS != 0) return;
-    bool was_busy = hak_heap_enter(heap);
+    if (heap == NULL) return;
+    hak_count_by_owner(&heap->visits, 1);
+    if (hak_load_rlx(&heap->visits) % CLOCK_VISITS != 0) return;
+    bool nested;
+    if (!hak_heap_enter(heap, &nested)) return;
     decay(heap);
-    hak_heap_leave(heap, was_busy);
+    hak_heap_leave(heap, nested);
 }

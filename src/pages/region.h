@@ -7,11 +7,13 @@
  * The free path loads it once, asks "is the owner me?" by one compare, and has the bin's index in the other half.
  *
  * Why a relaxed read of the tag suffices: a live block's entry was written before the block was handed out, and
- * whoever frees it got the pointer by some synchronisation of the program's own. The owner changes only while its
- * thread has given the slab up (parked, adopted, released); so a tag that another thread reads stale may say "heap A"
- * or "heap B", and both mean "not mine" to everybody but A and B, who changed it themselves. For this a thread must
- * know its own heap before it reads the tag: a heap that it takes over later may have lost the slab meanwhile. The kind
- * of a live block's slab does not change with its owner, so that a bin may keep it whoever that is. */
+ * whoever frees it got the pointer by some synchronisation of the program's own. The owner changes when its thread has
+ * given the slab up (parked, released), or while its heap is lent; so a tag that is read stale may say "heap A" or
+ * "heap B", and both mean "not mine" to everybody but A and B. B changed it itself. A, if it believes that a slab is
+ * its own which was adopted, puts the block into a bin, and that may keep it whoever the owner is: the kind of a live
+ * block's slab does not change. What is done to a slab itself is done by who has entered the heap, and has read the tag
+ * after that. For the same reason a thread must know its heap before it reads the tag: one that it takes over later may
+ * have lost the slab meanwhile. */
 #ifndef HAK_PAGES_REGION_H
 #define HAK_PAGES_REGION_H
 

@@ -36,7 +36,7 @@ struct hak_slab {
     uint8_t slabs;
     uint8_t first_slab; /* index in the superslab */
 
-    /* owner thread only */
+    /* owner thread only, or who holds its heap */
     HAK_ALIGNED_LINE uint32_t free_count;
     uint16_t first_word; /* no bit of free is set below this word */
     bool listed;         /* in the owner's list of slabs with free blocks */
