@@ -108,7 +108,8 @@ static HAK_COLD struct hak_heap *attach(void) {
         hak_fork_watch();
     }
     struct hak_heap *heap = exit_key_ready() ? pthread_getspecific(exit_key) : NULL;
-    if (heap != NULL) return hak_tls_heap = heap; /* set before the program was relocated: see early.c */
+    /* If there is one, it was set before the program was relocated (early.c), or a child has given it up. */
+    if (heap != NULL && hak_load_rlx(&heap->hold) != HAK_HOLD_GONE) return hak_tls_heap = heap;
     heap = hak_registry_take_parked();
     if (heap == NULL) heap = new_heap(false);
     if (heap == NULL) return NULL; /* short of memory: the next allocation tries again */
@@ -291,10 +292,7 @@ void hak_heap_shared_flush(void) {
 
 void hak_heap_fork_child(void) HAK_NO_TSA {
     hak_lock_reset_in_child(&key_lock);
-    if (!hak_registry_fork_child()) {
-        hak_tls_heap = &empty_heap;
-        if (key_state == KEY_MADE) pthread_setspecific(exit_key, NULL);
-    }
+    if (!hak_registry_fork_child()) hak_tls_heap = &empty_heap;
     hak_store_rlx(&threads, hak_tls_heap->kind == HAK_HEAP_REAL);
     if (hak_lock_reset_in_child(&shared_lock)) shared_heap = NULL;
 }
