@@ -321,16 +321,22 @@ static void *refill(struct hak_heap *heap, unsigned c) {
     return ptr;
 }
 
+/* The calling thread's heap, entered; NULL if it can have none. */
+static struct hak_heap *enter_own(bool *nested) {
+    struct hak_heap *heap;
+    do heap = hak_heap_get();
+    while (heap != NULL && !hak_heap_enter(heap, nested)); /* it is gone: then it has another, or none */
+    return heap;
+}
+
 void *hak_tcache_alloc(unsigned c) {
-    struct hak_heap *heap = hak_tls_heap;
-    void *ptr = hak_bin_take(&heap->bin[c]);
+    void *ptr = hak_bin_take(&hak_tls_heap->bin[c]);
     if (hak_likely(!hak_is_misaligned(ptr))) return ptr;
     if (hak_unlikely(ptr != HAK_BIN_BOTTOM)) hak_misuse_late(ptr, HAK_MISUSE_INTERIOR);
     hak_tick();
-    heap = hak_heap_get();
-    if (heap == NULL) return hak_heap_shared_alloc(c);
     bool nested;
-    if (hak_unlikely(!hak_heap_enter(heap, &nested))) return hak_tcache_alloc(c);
+    struct hak_heap *heap = enter_own(&nested);
+    if (heap == NULL) return hak_heap_shared_alloc(c);
     ptr = refill(heap, c);
     hak_heap_leave(heap, nested);
     return ptr;
@@ -368,28 +374,28 @@ static void free_cached(struct hak_heap *heap, void *ptr, struct hak_slab *slab,
 
 void hak_tcache_free(void *ptr, const char *function) {
     hak_fork_check();
-    struct hak_heap *heap = hak_heap_get();
-    /* Who owns the slab is asked only now: a thread without a heap may just have taken over one that owned the slab
-     * until a moment ago, and what it read before would tell it that the slab is its own. */
-    struct hak_region region = hak_region_lookup(ptr);
-    if (hak_unlikely(region.owner == 0)) hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
-    if (heap == NULL) {
-        hak_remote_free_now(region.descriptor, ptr, function);
-        hak_slab_relieve();
-        return;
-    }
-    const struct hak_bin *bin = &heap->bin[region.kind / 2];
-    const bool own = region.owner == hak_heap_tag(heap);
-    if (own || heap->window == NULL) hak_heap_look_at(heap, ptr); /* a thread that only frees needs one, too */
-    if (!own && (!hak_heap_keeps(region.kind / 2) || bin->top == bin->limit)) {
-        hak_remote_free(heap, region.descriptor, ptr, function);
-        return;
-    }
+    struct hak_heap *heap;
+    struct hak_region region;
     bool nested;
-    if (hak_unlikely(!hak_heap_enter(heap, &nested))) {
-        hak_tcache_free(ptr, function);
-        return;
-    }
+    do {
+        heap = hak_heap_get();
+        /* Who owns the slab is asked only now: a thread without a heap may just have taken over one that owned the slab
+         * until a moment ago, and what it read before would tell it that the slab is its own. */
+        region = hak_region_lookup(ptr);
+        if (hak_unlikely(region.owner == 0)) hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
+        if (heap == NULL) {
+            hak_remote_free_now(region.descriptor, ptr, function);
+            hak_slab_relieve();
+            return;
+        }
+        const struct hak_bin *bin = &heap->bin[region.kind / 2];
+        const bool own = region.owner == hak_heap_tag(heap);
+        if (own || heap->window == NULL) hak_heap_look_at(heap, ptr); /* a thread that only frees needs one, too */
+        if (!own && (!hak_heap_keeps(region.kind / 2) || bin->top == bin->limit)) {
+            hak_remote_free(heap, region.descriptor, ptr, function);
+            return;
+        }
+    } while (hak_unlikely(!hak_heap_enter(heap, &nested)));
     free_cached(heap, ptr, region.descriptor, function);
     hak_heap_leave(heap, nested);
 }
