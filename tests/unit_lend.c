@@ -81,6 +81,31 @@ static void a_heap_is_lent_while_its_thread_sleeps(void **state) {
     succeeds(lend_one);
 }
 
+/* One slab is freed for a quarter, then for a half. */
+static void adopt_what_is_half_free(void *argument) {
+    (void)argument;
+    take(0);
+    struct hak_heap *other = peer_with_three_slabs();
+    struct hak_slab *slab = slab_of(blocks[0]);
+    for (unsigned i = 0; i < PER_SLAB; i += 4) give(blocks[i]);
+    hak_tcache_flush_all(hak_tls_heap);
+    lend();
+    must(is_lent(other) && slab->listed && slab->free_count == PER_SLAB / 4);
+    must(hak_load_acq(&slab_of(take(CLASS_1024))->owner) == hak_tls_heap);
+    must(hak_load_acq(&slab->owner) == other && stats_of_front().adopted_slabs == 0);
+    for (unsigned i = 1; i < PER_SLAB; i += 4) give(blocks[i]);
+    hak_tcache_flush_all(hak_tls_heap);
+    while (stats_of_front().adopted_slabs == 0) take(CLASS_1024);
+    must(hak_load_acq(&slab->owner) == hak_tls_heap && is_lent(other));
+    ask(NULL, NULL);
+    must(hak_heap_check());
+}
+
+static void a_lent_heap_offers_what_is_half_free(void **state) {
+    (void)state;
+    succeeds(adopt_what_is_half_free);
+}
+
 static void look_while_it_works(void *argument) {
     (void)argument;
     ask(peer_heap, NULL);
@@ -457,6 +482,7 @@ static void a_child_forked_by_a_handler_does_not_wait_for_a_thread_of_its_parent
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_heap_is_lent_while_its_thread_sleeps),
+        cmocka_unit_test(a_lent_heap_offers_what_is_half_free),
         cmocka_unit_test(a_heap_stays_with_a_thread_that_uses_it),
         cmocka_unit_test(hits_do_not_ask_whether_the_heap_is_lent),
         cmocka_unit_test(a_thread_ends_while_its_heap_is_lent),

@@ -252,23 +252,25 @@ static void leave_three_seen(void) {
     leave_three();
     hak_heap_lend_sleeping();
 }
-/* Without bins a block goes straight to its slab. This one is full but for what comes back: who adopts it takes that,
- * and it is in no list again. */
+/* Without bins a block goes straight to its slab. This one is full but for the half that comes back: who adopts it
+ * takes that, and it is in no list again. */
+#define WIDE (32 * HAK_KIB)
+#define PER_WIDE_SLAB 16
 static void leave_full_slab_seen_without_bins(void) {
+    small_caches();
     set_option(TLS_BYTES, 0);
     hak_tcache_flush_all(hak_tls_heap); /* the caller's were prewarmed */
     hak_tcache_close_bins(hak_tls_heap, 0);
-    leave_full_slab();
+    for (unsigned i = 0; i <= PER_WIDE_SLAB; i++) left[i] = make(WIDE);
     hak_heap_lend_sleeping();
 }
-static void drop_1_lend_and_keep(void) {
-    drop(left[1]);
+static void drop_half_lend_and_keep(void) {
+    for (unsigned i = 1; i <= PER_WIDE_SLAB / 2; i++) drop(left[i]);
     hak_heap_lend_sleeping();
-    left[1] = make(SMALL);
+    for (unsigned i = 1; i <= PER_WIDE_SLAB / 2; i++) left[i] = make(WIDE);
 }
-static void drop_1_and_rest(void) {
-    drop(left[1]);
-    drop_rest();
+static void drop_wide(void) {
+    for (unsigned i = 1; i <= PER_WIDE_SLAB; i++) drop(left[i]);
 }
 static void drop_1_and_lend(void) {
     drop(left[1]);
@@ -534,8 +536,8 @@ const struct kernel kernels[] = {
     {.name = "lend_no_bins",
      .what = "the same of a full slab, to which the owner's blocks go straight",
      .setup = leave_full_slab_seen_without_bins,
-     .program = {.threads = 2, .body = {drop_0, drop_1_lend_and_keep}, .owner = true},
-     .check = drop_1_and_rest},
+     .program = {.threads = 2, .body = {drop_0, drop_half_lend_and_keep}, .owner = true},
+     .check = drop_wide},
     {.name = "lend_exit",
      .what = "a thread ends while its heap is lent, visited and adopted from",
      .setup = leave_three_seen,

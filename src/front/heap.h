@@ -133,7 +133,7 @@ struct hak_heap {
     bool lent;               /* its owner sleeps */
     uint32_t visits_seen;    /* by who last looked whether it does */
     bool orphaned;           /* parked by a fork, with blocks still in its bins */
-    uint64_t parked_classes; /* classes with slabs listed, while parked */
+    uint64_t parked_classes; /* classes with slabs that others may adopt, while parked */
 
     /* any thread: slabs with remote frees to collect, a list through inbox_next; bit 0: the owner is gone, or asleep */
     HAK_ALIGNED_LINE _Atomic uintptr_t inbox;

@@ -9,6 +9,8 @@
 #define RESTING_SLOTS 64
 /* So many heaps are looked at for each call that lends sleepers' or looks for slabs to adopt. */
 #define LOOKS 64
+/* So many slabs of a class are looked at for one that a lent heap may offer. */
+#define SLAB_LOOKS 8
 
 static struct hak_lock registry_lock = HAK_LOCK_INIT(HAK_RANK_HEAPS);
 static struct hak_heap *all_heaps HAK_GUARDED_BY(registry_lock);
@@ -19,7 +21,7 @@ static struct hak_heap *parked_heaps, *lent_heaps HAK_GUARDED_BY(registry_lock);
 static struct hak_heap *next_look HAK_GUARDED_BY(registry_lock);
 static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
 
-/* How many parked or lent heaps have slabs of a class listed. Changed under the registry lock; read without it as a
+/* How many parked or lent heaps have slabs of a class to offer. Changed under the registry lock; read without it as a
  * hint whether it is worth taking: relaxed. */
 static _Atomic uint32_t parked_with[HAK_CLASS_COUNT];
 
@@ -54,10 +56,28 @@ static struct hak_heap **list_of_locked(const struct hak_heap *heap) HAK_REQUIRE
     return heap->lent ? &lent_heaps : &parked_heaps;
 }
 
+static bool has_to_offer(struct hak_heap *heap, unsigned c) {
+    struct hak_slab *slab = heap->slabs[c];
+    if (slab == NULL || !heap->lent) return slab != NULL;
+    for (unsigned looks = 0; slab != NULL && looks < SLAB_LOOKS; looks++, slab = slab->next) {
+        if (2 * slab->free_count < slab->blocks) continue;
+        hak_heap_unlist(heap, slab);
+        hak_heap_list(heap, slab);
+        return true;
+    }
+    return false;
+}
+
+/* Notes of which classes others may adopt the first slab, before the heap is parked. A lent heap offers only what is
+ * half free, and has it first: the blocks in a fuller one are of an age as a rule, and it becomes empty soon, if nobody
+ * adds to them. */
+static void note_offers(struct hak_heap *heap) {
+    heap->parked_classes = 0;
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->parked_classes |= (uint64_t)has_to_offer(heap, c) << c;
+}
+
 static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     struct hak_heap **list = list_of_locked(heap);
-    heap->parked_classes = 0;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->parked_classes |= (uint64_t)(heap->slabs[c] != NULL) << c;
     count_parked_classes_locked(heap, 1);
     heap->parked = true;
     heap->prev_parked = NULL;
@@ -106,6 +126,7 @@ void hak_registry_park(struct hak_heap *heap) {
     tidy(heap);
     for (bool parked = false; !parked && !handed_over;) {
         hak_remote_collect(heap);
+        note_offers(heap);
         hak_lock(&registry_lock);
         handed_over = hand_over_locked(heap);
         /* acq_rel: pairs with the CAS in inbox_push */
@@ -272,6 +293,7 @@ static void park_orphan_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock
         return;
     }
     hak_or_acqrel(&heap->inbox, HAK_INBOX_PARKED);
+    note_offers(heap);
     parked_insert_locked(heap);
 }
 
