@@ -105,6 +105,7 @@ static void empty(struct hak_heap *heap) {
     hak_remote_drop_outgoing(heap);
 }
 
+/* The same of one that a fork has parked. */
 static void tidy(struct hak_heap *heap) {
     if (!heap->orphaned) return;
     empty(heap);
