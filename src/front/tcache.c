@@ -379,9 +379,7 @@ void hak_tcache_free(void *ptr, const char *function) {
     bool nested;
     do {
         heap = hak_heap_get();
-        /* Who owns the slab is asked only now: a thread without a heap may just have taken over one that owned the slab
-         * until a moment ago, and what it read before would tell it that the slab is its own. */
-        region = hak_region_lookup(ptr);
+        region = hak_region_lookup(ptr); /* until the heap is entered the slab may be adopted: see free_cached() */
         if (hak_unlikely(region.owner == 0)) hak_misuse_at_once(function, ptr, HAK_MISUSE_FREE_MEMORY);
         if (heap == NULL) {
             hak_remote_free_now(region.descriptor, ptr, function);

@@ -12,8 +12,7 @@
  * "heap B", and both mean "not mine" to everybody but A and B. B changed it itself. A, if it believes that a slab is
  * its own which was adopted, puts the block into a bin, and that may keep it whoever the owner is: the kind of a live
  * block's slab does not change. What is done to a slab itself is done by who has entered the heap, and has read the tag
- * after that. For the same reason a thread must know its heap before it reads the tag: one that it takes over later may
- * have lost the slab meanwhile. */
+ * after that. */
 #ifndef HAK_PAGES_REGION_H
 #define HAK_PAGES_REGION_H
 
