@@ -154,7 +154,7 @@ bool hak_heap_fetch_back(struct hak_heap *heap);
  * worst. Remote frees need none (remote.c). Calls may nest. False if the heap is gone: then the thread, a child that
  * was forked by a signal handler just now, has another, or none yet. */
 HAK_INLINE bool hak_heap_enter(struct hak_heap *heap, bool *nested) {
-    uint32_t hold = HAK_HOLD_NONE; /* acquire: pairs with the release in hak_heap_leave, by which a claimant saw it */
+    uint32_t hold = HAK_HOLD_NONE; /* what others changed is seen by the registry lock, in hak_heap_fetch_back */
     *nested = false;
     if (hak_likely(hak_cas_acqrel(&heap->hold, &hold, HAK_HOLD_OWNER))) return true;
     *nested = hold == HAK_HOLD_OWNER;

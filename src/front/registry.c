@@ -143,10 +143,12 @@ void hak_registry_retire(struct hak_heap *heap) {
     hak_registry_park(heap);
 }
 
+/* Its owner is back. */
 static void take_back_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     if (heap->parked) parked_remove_locked(heap);
     heap->lent = false;
     hak_store_rlx(&heap->hold, HAK_HOLD_OWNER);
+    hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
 }
 
 void hak_heap_visit_parked(struct hak_heap *heap) {
@@ -158,7 +160,6 @@ void hak_heap_visit_parked(struct hak_heap *heap) {
     else if (claimed) parked_remove_locked(heap);
     hak_unlock(&registry_lock);
     if (own) {
-        hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
         hak_remote_collect(heap);
         hak_heap_leave(heap, false);
     } else if (claimed) {
@@ -217,9 +218,7 @@ bool hak_heap_fetch_back(struct hak_heap *heap) {
         hak_unlock(&registry_lock);
         if (!back) hak_sys_futex_wait(&heap->hold, HAK_HOLD_AWAITED);
     }
-    if (hak_load_rlx(&heap->hold) == HAK_HOLD_GONE) return false;
-    hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
-    return true;
+    return hak_load_rlx(&heap->hold) != HAK_HOLD_GONE;
 }
 
 /* Claims a heap of another thread to lend it, unless that thread is in a slow path. */

@@ -14,7 +14,7 @@ void hak_registry_park(struct hak_heap *heap);
 void hak_registry_retire(struct hak_heap *heap);
 /* A parked heap for a thread that has none yet, which owns it from now on; NULL if there is none. */
 struct hak_heap *hak_registry_take_parked(void);
-/* Claims a heap that has slabs of the class listed, a parked one if there is one; else NULL. */
+/* Claims a heap of which others may adopt the first slab of the class, a parked one if there is one; else NULL. */
 struct hak_heap *hak_registry_claim_with(unsigned size_class);
 /* False if the calling thread's heap was being changed by another: it needs another then. */
 bool hak_registry_fork_child(void);

@@ -11,8 +11,8 @@
  * given the slab up (parked, released), or while its heap is lent; so a tag that is read stale may say "heap A" or
  * "heap B", and both mean "not mine" to everybody but A and B. B changed it itself. A, if it believes that a slab is
  * its own which was adopted, puts the block into a bin, and that may keep it whoever the owner is: the kind of a live
- * block's slab does not change. What is done to a slab itself is done by who has entered the heap, and has read the tag
- * after that. */
+ * block's slab does not change. What is done to a slab itself is done by who has entered the heap, and has read the
+ * tag, or the slab's owner, after that. */
 #ifndef HAK_PAGES_REGION_H
 #define HAK_PAGES_REGION_H
 
