@@ -283,7 +283,7 @@ static void reset(void) {
         hak_tls_heap = threads[i].heap;
         bool nested;
         expect(hak_heap_enter(hak_tls_heap, &nested));
-        for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(hak_tls_heap, c);
+        hak_heap_give_all_empty(hak_tls_heap);
         hak_tcache_close_bins(hak_tls_heap, 0);
         hak_store_rlx(&hak_tls_heap->visits, 0);
         hak_tls_heap->next_sweep_ms = 0;

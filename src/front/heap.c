@@ -161,12 +161,14 @@ void hak_heap_list(struct hak_heap *heap, struct hak_slab *slab) {
     slab->next = *list;
     if (*list != NULL) (*list)->prev = slab;
     *list = slab;
+    heap->listed |= (uint64_t)1 << slab->size_class;
 }
 
 void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab) {
     if (slab->prev != NULL) slab->prev->next = slab->next;
     else heap->slabs[slab->size_class] = slab->next;
     if (slab->next != NULL) slab->next->prev = slab->prev;
+    else if (slab->prev == NULL) heap->listed &= ~((uint64_t)1 << slab->size_class);
     slab->listed = false;
 }
 
@@ -188,6 +190,11 @@ void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class) {
         next = slab->next;
         if (hak_slab_is_empty(slab)) give(heap, slab);
     }
+}
+
+void hak_heap_give_all_empty(struct hak_heap *heap) {
+    for (uint64_t left = heap->listed; left != 0; left &= left - 1)
+        hak_heap_give_empty(heap, (unsigned)__builtin_ctzll(left));
 }
 
 /* Moves a listed slab from one heap to another; the caller owns both. */
@@ -283,7 +290,7 @@ void hak_heap_shared_flush(void) {
     hak_lock(&shared_lock);
     if (shared_heap != NULL) {
         hak_remote_collect(shared_heap);
-        for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(shared_heap, c);
+        hak_heap_give_all_empty(shared_heap);
     }
     hak_unlock(&shared_lock);
 }

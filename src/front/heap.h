@@ -75,7 +75,7 @@ struct hak_bin_state {
 
 static_assert(2 * HAK_TINY_CLASSES <= UINT8_MAX, "bin_index");
 static_assert(2 * HAK_CLASS_COUNT <= HAK_KIND_FREE_SLAB, "no class is taken for a kind");
-static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in parked_classes");
+static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in bins, listed and parked_classes");
 
 enum hak_heap_kind { HAK_HEAP_REAL, HAK_HEAP_EMPTY, HAK_HEAP_DEAD };
 
@@ -105,6 +105,7 @@ struct hak_heap {
     bool shared;   /* the shared heap, now or before a fork; constant */
     uint32_t lane; /* a running number, which spreads heaps over the shards of the L2.5 pool; constant once set */
     struct hak_bin_state state[HAK_CLASS_COUNT];
+    uint64_t bins;           /* classes whose bins have slots, as bits */
     size_t capacity_bytes;   /* that all bins could hold */
     uint32_t outgoing_slots; /* those in use, as bits */
     int64_t outgoing_room;   /* left of HAKMEM_REMOTE_BYTES; below 0 the buffer is full */
@@ -114,7 +115,9 @@ struct hak_heap {
     /* enum hak_heap_hold: between none and owner changed by the owner, else under the registry lock. Read by a forked
      * child, where owner and claimant are gone: the heap may be half changed */
     _Atomic uint32_t hold;
-    struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks; by who holds the heap */
+    /* by who holds the heap */
+    struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks */
+    uint64_t listed;                         /* classes that have any, as bits */
 
     /* written by who holds the heap; cached, remote_frees and visits by the owner at any time. Read by any: relaxed,
      * each stands for itself */
@@ -198,8 +201,9 @@ struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class);
 /* Lists a slab that has got free blocks, or gives it back if it is empty; but a heap in use keeps the last of a class.
  */
 void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab);
-/* Gives back all slabs of a class that are empty. */
+/* Gives back all slabs of a class that are empty; of all classes. */
 void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class);
+void hak_heap_give_all_empty(struct hak_heap *heap);
 
 /* Lends the heaps of threads that have not ticked (tick.h) since this was last called: they sleep, or need no slow
  * path. Of many heaps, it looks at some. */

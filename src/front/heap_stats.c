@@ -58,10 +58,11 @@ void hak_front_stats(struct hak_front_stats *out) {
 
 static bool check_class(struct hak_heap *heap, unsigned c) {
     const struct hak_bin_state *state = &heap->state[c];
-    if (state->base != NULL &&
-        (state->base[-1] != HAK_BIN_BOTTOM ||
-         (heap->bin[c].limit != state->base + state->capacity && heap->bin[c].limit != state->base) ||
-         heap->bin[c].top < state->base || heap->bin[c].top > heap->bin[c].limit))
+    const bool listed = (heap->listed >> c & 1) != 0, has_bin = (heap->bins >> c & 1) != 0;
+    if (listed != (heap->slabs[c] != NULL) || has_bin != (state->base != NULL)) return false;
+    if (has_bin && (state->base[-1] != HAK_BIN_BOTTOM ||
+                    (heap->bin[c].limit != state->base + state->capacity && heap->bin[c].limit != state->base) ||
+                    heap->bin[c].top < state->base || heap->bin[c].top > heap->bin[c].limit))
         return false;
     for (struct hak_slab *slab = heap->slabs[c]; slab != NULL; slab = slab->next)
         if (!slab->listed || slab->free_count == 0 || slab->size_class != c || hak_load_acq(&slab->owner) != heap ||

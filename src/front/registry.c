@@ -56,9 +56,9 @@ static struct hak_heap **list_of_locked(const struct hak_heap *heap) HAK_REQUIRE
     return heap->lent ? &lent_heaps : &parked_heaps;
 }
 
-static bool has_to_offer(struct hak_heap *heap, unsigned c) {
+/* Whether a heap that is lent has a slab of the class to offer, which it puts first. */
+static bool offers(struct hak_heap *heap, unsigned c) {
     struct hak_slab *slab = heap->slabs[c];
-    if (slab == NULL || !heap->lent) return slab != NULL;
     for (unsigned looks = 0; slab != NULL && looks < SLAB_LOOKS; looks++, slab = slab->next) {
         if (2 * slab->free_count < slab->blocks) continue;
         hak_heap_unlist(heap, slab);
@@ -72,8 +72,10 @@ static bool has_to_offer(struct hak_heap *heap, unsigned c) {
  * half free, and has it first: the blocks in a fuller one are of an age as a rule, and it becomes empty soon, if nobody
  * adds to them. */
 static void note_offers(struct hak_heap *heap) {
-    heap->parked_classes = 0;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) heap->parked_classes |= (uint64_t)has_to_offer(heap, c) << c;
+    heap->parked_classes = heap->listed;
+    if (!heap->lent) return;
+    for (uint64_t left = heap->listed; left != 0; left &= left - 1)
+        if (!offers(heap, (unsigned)__builtin_ctzll(left))) heap->parked_classes &= ~(left & -left);
 }
 
 static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
@@ -240,7 +242,7 @@ static bool claim_sleeping_locked(struct hak_heap *heap) HAK_REQUIRES(registry_l
 /* Lends a heap that was just claimed, without the empty slabs that its owner keeps against thrash. */
 static void lend(struct hak_heap *heap) {
     hak_assert(!heap->orphaned); /* what is in its bins is its owner's */
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c);
+    hak_heap_give_all_empty(heap);
     hak_registry_park(heap);
 }
 

@@ -76,6 +76,7 @@ static bool resize_bin(struct hak_heap *heap, unsigned c, uint32_t capacity) {
     heap->capacity_bytes += ((size_t)capacity - state->capacity) * hak_class_bytes(c);
     state->base = base;
     state->capacity = (uint16_t)capacity;
+    heap->bins |= (uint64_t)1 << c;
     heap->bin[c] = (struct hak_bin){.top = base + filled, .limit = base + capacity};
     return true;
 }
@@ -85,6 +86,7 @@ static void drop_bin(struct hak_heap *heap, unsigned c) {
     hak_meta_free(state->base - 1, slots_bytes(state->capacity));
     heap->capacity_bytes -= bin_bytes(heap, c);
     *state = (struct hak_bin_state){.base = NULL};
+    heap->bins &= ~((uint64_t)1 << c);
     heap->bin[c] = (struct hak_bin)HAK_NULL_BIN;
 }
 
@@ -401,14 +403,14 @@ void hak_tcache_free(void *ptr, const char *function) {
 void hak_tcache_flush_all(struct hak_heap *heap) {
     bool nested;
     if (!hak_heap_enter(heap, &nested)) return;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
-        if (heap->state[c].base == NULL) continue;
+    for (uint64_t left = heap->bins; left != 0; left &= left - 1) {
+        const unsigned c = (unsigned)__builtin_ctzll(left);
         if (fill_of(heap, c) != 0) flush(heap, c, fill_of(heap, c));
         note_fill(heap, c);
     }
     hak_remote_deliver(heap);
     hak_remote_collect(heap);
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_heap_give_empty(heap, c); /* also what others have emptied */
+    hak_heap_give_all_empty(heap); /* also what others have emptied */
     hak_heap_leave(heap, nested);
 }
 
@@ -422,9 +424,9 @@ void hak_tcache_prewarm(struct hak_heap *heap) {
 }
 
 void hak_tcache_close_bins(struct hak_heap *heap, uint32_t slots) {
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+    for (uint64_t left = heap->bins; left != 0; left &= left - 1) {
+        const unsigned c = (unsigned)__builtin_ctzll(left);
         struct hak_bin_state *state = &heap->state[c];
-        if (state->base == NULL) continue;
         *state = (struct hak_bin_state){.base = state->base, .capacity = state->capacity};
         heap->bin[c].limit = state->base;
         if (state->capacity > slots) drop_bin(heap, c);
