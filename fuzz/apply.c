@@ -621,7 +621,7 @@ static void reset(void) {
     hak_l25_reset_for_test();
     struct hak_heap *heap = hak_heap_peek();
     if (heap == NULL) return;
-    hak_tcache_close_bins(heap, 0);
+    hak_tcache_rest(heap, 0, 0);
     heap->visits = 0;
     heap->next_sweep_ms = 0;
 }

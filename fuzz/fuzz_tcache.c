@@ -283,8 +283,7 @@ static void reset(void) {
         hak_tls_heap = threads[i].heap;
         bool nested;
         expect(hak_heap_enter(hak_tls_heap, &nested));
-        hak_heap_give_all_empty(hak_tls_heap);
-        hak_tcache_close_bins(hak_tls_heap, 0);
+        hak_tcache_rest(hak_tls_heap, 0, 0);
         hak_store_rlx(&hak_tls_heap->visits, 0);
         hak_tls_heap->next_sweep_ms = 0;
         hak_heap_leave(hak_tls_heap, nested);

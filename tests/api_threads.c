@@ -164,7 +164,8 @@ static void blocks_of_an_ended_thread_are_freed_into_its_parked_heap(void **stat
     hak_thread_flush();
     assert_int_equal(live_blocks(), live);
     assert_int_equal(stats_now().remote_frees, remote + LEFT);
-    assert_true(stats_now().slabs <= slabs); /* what became empty was given back, though nobody owned it */
+    hak_purge(); /* else some blocks wait in the parked heap for the next thread */
+    assert_true(stats_now().slabs <= slabs);
 }
 
 static void *stay(void *argument) {

@@ -211,5 +211,6 @@ int main(void) {
     };
     shared_block = mmap(NULL, sizeof *shared_block, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(shared_block != MAP_FAILED);
+    hak_store_rlx(&hak_options.TLS_WARM_BYTES, 0); /* slabs go when their threads end */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,8 +75,7 @@ static void let_all_succeed(void) { hak_sys_set_fault_for_test(NULL); }
 /* A bin's class with one slab listed, and no bin. */
 static char *slab_without_bin(unsigned c) {
     char *ptr = take(c);
-    hak_tcache_flush_all(hak_tls_heap);
-    hak_tcache_close_bins(hak_tls_heap, 0);
+    hak_tcache_rest(hak_tls_heap, 0, 0);
     use_up_metadata();
     return ptr;
 }
@@ -117,8 +116,7 @@ static void make_room_in_vain(void *argument) {
     unsigned large = hak_class_of(512);
     (void)argument;
     void *kept = take(large), *other = take(CLASS_1024);
-    hak_tcache_flush_all(hak_tls_heap);
-    hak_tcache_close_bins(hak_tls_heap, 0);
+    hak_tcache_rest(hak_tls_heap, 0, 0);
     give(kept);
     must(hak_tls_heap->capacity_bytes == (size_t)16 * 512);
     set_option(TLS_BYTES, 16 * 512);
@@ -254,7 +252,7 @@ static void begin_cold(void *argument) {
     take(0);
     run_thread(count_bins, &first);
     must(first.bins == 4 && first.heap->parked);
-    hak_tcache_close_bins(first.heap, 0);
+    hak_tcache_rest(first.heap, 0, 0);
     use_up_metadata();
     run_thread(count_bins, &second);
     must(second.heap == first.heap && second.bins == 0);

@@ -96,8 +96,7 @@ static void refill_by_ever_more(void *argument) {
     set_option(TLS_SLOTS_MIN, 64);
     set_option(TLS_SLOTS_MAX, 64);
     take(0);
-    hak_tcache_flush_all(hak_tls_heap);
-    hak_tcache_close_bins(hak_tls_heap, 64);
+    hak_tcache_rest(hak_tls_heap, 64, 0);
     must(slots(CLASS_64) == 64 && held(CLASS_64) == 0);
     for (unsigned batch = 8; batch <= 128; batch *= 2) {
         take(CLASS_64);

@@ -62,6 +62,7 @@ static void small_caches(void) {
     set_option(TLS_SLOTS_MAX, 1);
     set_option(PREWARM, 0);
     set_option(REMOTE_BYTES, 0);
+    set_option(TLS_WARM_BYTES, 0);
 }
 
 static void leave_small(unsigned count) {
@@ -188,6 +189,31 @@ static void leave_parked_three_and_others(void) {
     run_and_end_before(2, leave_three);
 }
 
+/* In the bin of the parked heap waits a block for the next thread. */
+static void leave_three_and_one_in_a_bin(void) {
+    leave_three();
+    make_one_and_drop();
+}
+static void leave_warm(void) {
+    small_caches();
+    set_option(TLS_WARM_BYTES, 2 * HAK_KIB);
+    run_and_end(leave_three_and_one_in_a_bin);
+}
+static void leave_two_warm(void) {
+    small_caches();
+    set_option(TLS_WARM_BYTES, 2 * HAK_KIB);
+    run_and_end_before(1, leave_three_and_one_in_a_bin);
+}
+static void make_one_warm(void) {
+    set_option(TLS_WARM_BYTES, 2 * HAK_KIB);
+    make_one_and_drop();
+}
+static void cool_all(void) { hak_heap_lend_all(); }
+static void cool_then_drop_1(void) {
+    hak_heap_lend_all();
+    drop(left[1]);
+}
+
 /* A push that comes when the slab has been given back, and its record then serves another slab. */
 static void leave_parked_two(void) {
     small_caches();
@@ -259,8 +285,7 @@ static void leave_three_seen(void) {
 static void leave_full_slab_seen_without_bins(void) {
     small_caches();
     set_option(TLS_BYTES, 0);
-    hak_tcache_flush_all(hak_tls_heap); /* the caller's were prewarmed */
-    hak_tcache_close_bins(hak_tls_heap, 0);
+    hak_tcache_rest(hak_tls_heap, 0, 0); /* the caller's were prewarmed */
     for (unsigned i = 0; i <= PER_WIDE_SLAB; i++) left[i] = make(WIDE);
     hak_heap_lend_sleeping();
 }
@@ -548,6 +573,21 @@ const struct kernel kernels[] = {
      .setup = leave_three_seen,
      .program = {.threads = 3, .body = {drop_0_then_make, lend_then_drop_1, lend_then_make}, .owner = true},
      .check = drop_2},
+    {.name = "warm_follow",
+     .what = "a thread takes a warm heap over, against who cools it and a remote free",
+     .setup = leave_warm,
+     .program = {.threads = 3, .body = {make_and_drop_two, cool_all, drop_0}},
+     .check = drop_1_and_2},
+    {.name = "warm_adopt",
+     .what = "an adoption from a warm heap, against who cools it and a remote free",
+     .setup = leave_two_warm,
+     .program = {.threads = 3, .body = {make_and_drop_two, cool_then_drop_1, drop_0}},
+     .check = drop_2},
+    {.name = "warm_exit",
+     .what = "a thread ends and leaves a block in its bin, against who cools it, and the next",
+     .setup = leave_three,
+     .program = {.threads = 3, .body = {make_one_warm, cool_then_drop_1, make_and_drop_two}, .owner = true},
+     .check = drop_0_and_2},
     {.name = "late_push",
      .what = "a remote free's push against the return of its slab, whose record is used again",
      .setup = leave_parked_two,

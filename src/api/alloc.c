@@ -45,9 +45,10 @@ size_t hak_rounded(size_t size) {
 
 size_t hak_let_go(void) {
     if (HAK_QUARANTINE) hak_quarantine_drain(); /* which may be the thread's first free, and give it a heap */
+    /* First what others hold: ended threads have kept blocks of this heap; what it has of theirs goes back at once. */
+    hak_heap_lend_all();
     struct hak_heap *heap = hak_heap_peek();
     if (heap != NULL) hak_tcache_flush_all(heap);
-    hak_heap_lend_all(); /* so that what others have freed into them goes back, too */
     hak_heap_shared_flush();
     return hak_slab_purge_all() + hak_l25_purge_all() + hak_big_purge_all();
 }

@@ -239,6 +239,16 @@ struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class) {
     return slab;
 }
 
+void *hak_heap_take_one(struct hak_heap *heap, unsigned size_class) {
+    struct hak_slab *slab = heap->slabs[size_class];
+    if (slab == NULL) return NULL;
+    void *ptr;
+    hak_slab_take_blocks(slab, &ptr, 1);
+    if (slab->free_count == 0) hak_heap_unlist(heap, slab);
+    hak_heap_count_taken(heap, size_class, 1);
+    return ptr;
+}
+
 /* ---- the shared heap ----------------------------------------------------------------------------------- */
 
 /* The shared heap; a child that has set one aside takes the next from the arena. */
@@ -251,16 +261,6 @@ static struct hak_heap *shared_heap_locked(void) HAK_REQUIRES(shared_lock) {
     }
     if (heap == NULL) heap = new_heap(true);
     return shared_heap = heap;
-}
-
-static void *take_one_locked(struct hak_heap *heap, unsigned size_class) HAK_REQUIRES(shared_lock) {
-    struct hak_slab *slab = heap->slabs[size_class];
-    if (slab == NULL) return NULL;
-    void *ptr;
-    hak_slab_take_blocks(slab, &ptr, 1);
-    if (slab->free_count == 0) hak_heap_unlist(heap, slab);
-    hak_heap_count_taken(heap, size_class, 1);
-    return ptr;
 }
 
 void *hak_heap_shared_alloc(unsigned size_class) {
@@ -276,7 +276,7 @@ void *hak_heap_shared_alloc(unsigned size_class) {
         } /* else a fork in between has set the heap aside, and the slab with it */
         if (heap != NULL) {
             hak_remote_collect(heap);
-            ptr = take_one_locked(heap, size_class);
+            ptr = hak_heap_take_one(heap, size_class);
         }
         hak_unlock(&shared_lock);
         /* The OS is not called under the lock. */

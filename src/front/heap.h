@@ -135,7 +135,8 @@ struct hak_heap {
     bool parked;             /* in a list */
     bool lent;               /* its owner sleeps */
     uint32_t visits_seen;    /* by who last looked whether it does */
-    bool orphaned;           /* parked by a fork, with blocks still in its bins */
+    bool orphaned;           /* parked by a fork, with blocks still in its bins and its outgoing buffer */
+    bool warm;               /* parked with some blocks still in its bins, for the next thread */
     uint64_t parked_classes; /* classes with slabs that others may adopt, while parked */
 
     /* any thread: slabs with remote frees to collect, a list through inbox_next; bit 0: the owner is gone, or asleep */
@@ -198,6 +199,8 @@ void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab);
 /* Another slab with free blocks of this class, listed: adopted from a parked or lent heap, or a new one. NULL if the
  * system gives no memory or the limit HAKMEM_SUPERSLABS_MAX is reached. */
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class);
+/* A block straight from the first slab of the class that is listed; NULL if none is. */
+void *hak_heap_take_one(struct hak_heap *heap, unsigned size_class);
 /* Lists a slab that has got free blocks, or gives it back if it is empty; but a heap in use keeps the last of a class.
  */
 void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab);

@@ -1,12 +1,16 @@
 /* Whose each heap is (registry.h). The registry lock guards that; a heap's content belongs to whoever it is. */
 #include "front/registry.h"
 
+#include "base/options.h"
 #include "base/sys.h"
 #include "front/remote.h"
 #include "front/tcache.h"
 
 /* Bins up to this size wait in a parked heap for the thread that takes it over: 20 KiB of slots at most. */
 #define RESTING_SLOTS 64
+/* In so many parked heaps they wait with up to HAKMEM_TLS_WARM_BYTES of each class, so that a thread that follows
+ * another need not fetch what that one has just put back; until a look finds that none has come since the last. */
+#define WARM_HEAPS 16
 /* So many heaps are looked at for each call that lends sleepers' or looks for slabs to adopt. */
 #define LOOKS 64
 /* So many slabs of a class are looked at for one that a lent heap may offer. */
@@ -20,6 +24,7 @@ static struct hak_heap *heaps_by_tag[1 << TAG_BUCKETS_SHIFT] HAK_GUARDED_BY(regi
 static struct hak_heap *parked_heaps, *lent_heaps HAK_GUARDED_BY(registry_lock);
 static struct hak_heap *next_look HAK_GUARDED_BY(registry_lock);
 static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
+static uint32_t warm_count HAK_GUARDED_BY(registry_lock); /* of those that are parked */
 
 /* How many parked or lent heaps have slabs of a class to offer. Changed under the registry lock; read without it as a
  * hint whether it is worth taking: relaxed. */
@@ -48,8 +53,10 @@ bool hak_registry_add(struct hak_heap *heap) {
 /* ---- parking and claiming ------------------------------------------------------------------------------- */
 
 static void count_parked_classes_locked(struct hak_heap *heap, uint32_t change) HAK_REQUIRES(registry_lock) {
-    for (uint64_t left = heap->parked_classes; left != 0; left &= left - 1)
-        hak_add_rlx(&parked_with[__builtin_ctzll(left)], change);
+    for (uint64_t left = heap->parked_classes; left != 0; left &= left - 1) {
+        _Atomic uint32_t *with = &parked_with[__builtin_ctzll(left)];
+        hak_store_rlx(with, hak_load_rlx(with) + change);
+    }
 }
 
 static struct hak_heap **list_of_locked(const struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
@@ -87,6 +94,7 @@ static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
     if (*list != NULL) (*list)->prev_parked = heap;
     *list = heap;
     parked_count += !heap->lent;
+    warm_count += heap->warm;
     hak_store_rel(&heap->hold, heap->lent ? HAK_HOLD_LENT : HAK_HOLD_NONE);
 }
 
@@ -98,13 +106,18 @@ static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
     else *list_of_locked(heap) = heap->next_parked;
     if (heap->next_parked != NULL) heap->next_parked->prev_parked = heap->prev_parked;
     parked_count -= !heap->lent;
+    warm_count -= heap->warm;
 }
 
-/* Empties the bins and the buffer of a heap that the caller owns. */
+/* Empties the bins, as far as it is not to be warm, and the buffer of a heap that the caller owns. */
 static void empty(struct hak_heap *heap) {
-    hak_tcache_flush_all(heap);
-    hak_tcache_close_bins(heap, RESTING_SLOTS);
+    hak_tcache_rest(heap, RESTING_SLOTS, heap->warm ? hak_option(TLS_WARM_BYTES) : 0);
     hak_remote_drop_outgoing(heap);
+}
+
+static void cool(struct hak_heap *heap) {
+    heap->warm = false;
+    empty(heap);
 }
 
 /* The same of one that a fork has parked. */
@@ -141,6 +154,10 @@ void hak_registry_park(struct hak_heap *heap) {
 }
 
 void hak_registry_retire(struct hak_heap *heap) {
+    hak_lock(&registry_lock);
+    heap->warm = warm_count < WARM_HEAPS && hak_option(TLS_WARM_BYTES) != 0;
+    heap->visits_seen = hak_load_rlx(&heap->visits) - 1; /* the next look is not the one that finds nobody has come */
+    hak_unlock(&registry_lock);
     empty(heap);
     hak_registry_park(heap);
 }
@@ -176,6 +193,7 @@ struct hak_heap *hak_registry_take_parked(void) {
     hak_unlock(&registry_lock);
     if (heap == NULL) return NULL;
     hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
+    heap->warm = false;
     tidy(heap);
     return heap;
 }
@@ -223,8 +241,12 @@ bool hak_heap_fetch_back(struct hak_heap *heap) {
     return hak_load_rlx(&heap->hold) != HAK_HOLD_GONE;
 }
 
-/* Claims a heap of another thread to lend it, unless that thread is in a slow path. */
+/* Claims a heap that is warm; or that of another thread to lend it, unless that thread is in a slow path. */
 static bool claim_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+    if (heap->parked && heap->warm) {
+        parked_remove_locked(heap);
+        return true;
+    }
     uint32_t hold = hak_load_rlx(&heap->hold);
     if (heap == hak_tls_heap || heap->shared || heap->parked || hold != HAK_HOLD_NONE) return false;
     /* acquire: pairs with the release in hak_heap_leave */
@@ -233,16 +255,18 @@ static bool claim_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     return true;
 }
 
-static bool claim_sleeping_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+static bool claim_idle_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     const uint32_t visits = hak_load_rlx(&heap->visits), seen = heap->visits_seen;
     heap->visits_seen = visits;
     return visits == seen && claim_locked(heap);
 }
 
-/* Lends a heap that was just claimed, without the empty slabs that its owner keeps against thrash. */
-static void lend(struct hak_heap *heap) {
+/* What was just claimed: empties a heap that was warm; lends another, without the empty slabs that its owner keeps
+ * against thrash. */
+static void let_go(struct hak_heap *heap) {
     hak_assert(!heap->orphaned); /* what is in its bins is its owner's */
-    hak_heap_give_all_empty(heap);
+    if (heap->lent) hak_heap_give_all_empty(heap);
+    else cool(heap);
     hak_registry_park(heap);
 }
 
@@ -250,11 +274,11 @@ void hak_heap_lend_sleeping(void) {
     for (unsigned looks = 0; looks < LOOKS; looks++) {
         hak_lock(&registry_lock);
         struct hak_heap *heap = next_look != NULL ? next_look : all_heaps;
-        const bool claimed = heap != NULL && claim_sleeping_locked(heap);
+        const bool claimed = heap != NULL && claim_idle_locked(heap);
         next_look = heap != NULL ? heap->next : NULL;
         const bool last = next_look == NULL;
         hak_unlock(&registry_lock);
-        if (claimed) lend(heap);
+        if (claimed) let_go(heap);
         if (last) return;
     }
 }
@@ -264,7 +288,7 @@ void hak_heap_lend_all(void) {
     for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) {
         if (!claim_locked(heap)) continue;
         hak_unlock(&registry_lock);
-        lend(heap);
+        let_go(heap);
         hak_lock(&registry_lock);
     }
     hak_unlock(&registry_lock);
@@ -301,7 +325,7 @@ static void park_orphan_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock
 
 static void park_orphans_locked(void) HAK_REQUIRES(registry_lock) {
     parked_heaps = lent_heaps = NULL;
-    parked_count = 0;
+    parked_count = warm_count = 0;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&parked_with[c], 0);
     for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next)
         if (heap != hak_tls_heap) park_orphan_locked(heap);

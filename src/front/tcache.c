@@ -37,7 +37,7 @@ static size_t bin_bytes(const struct hak_heap *heap, unsigned c) {
     return (size_t)heap->state[c].capacity * hak_class_bytes(c);
 }
 
-/* A bin that waits since its thread ended is closed: empty for malloc, full for free. */
+/* A bin that waits empty since its thread ended is closed: empty for malloc, full for free. */
 static bool is_open(const struct hak_heap *heap, unsigned c) {
     return heap->state[c].base != NULL && heap->bin[c].limit != heap->state[c].base;
 }
@@ -293,14 +293,8 @@ static void fill(struct hak_heap *heap, unsigned c, uint32_t want) {
 /* Where no bin can be had, a block comes straight from a slab. */
 static void *take_without_bin(struct hak_heap *heap, unsigned c) {
     hak_slab_relieve();
-    struct hak_slab *slab = heap->slabs[c];
-    if (slab == NULL) slab = hak_heap_more(heap, c);
-    if (slab == NULL) return NULL;
-    void *ptr;
-    hak_slab_take_blocks(slab, &ptr, 1);
-    if (slab->free_count == 0) hak_heap_unlist(heap, slab);
-    hak_heap_count_taken(heap, c, 1);
-    return ptr;
+    if (heap->slabs[c] == NULL) hak_heap_more(heap, c);
+    return hak_heap_take_one(heap, c);
 }
 
 static uint32_t next_batch(struct hak_heap *heap, unsigned c) {
@@ -309,15 +303,19 @@ static uint32_t next_batch(struct hak_heap *heap, unsigned c) {
     return state->batch = (uint16_t)(most < room ? most : room);
 }
 
-static void *refill(struct hak_heap *heap, unsigned c) {
-    hak_remote_collect(heap);
-    if (!open_bin(heap, c)) return take_without_bin(heap, c);
+static void refill(struct hak_heap *heap, unsigned c) {
     visit(heap, c, true);
     fill(heap, c, next_batch(heap, c));
     hak_count_by_owner(&heap->refills, 1);
     note_fill(heap, c);
     hak_slab_relieve();
-    if (fill_of(heap, c) == 0) return NULL; /* not what was filled just now: a bin may have been prewarmed */
+}
+
+static void *take_slowly(struct hak_heap *heap, unsigned c) {
+    hak_remote_collect(heap);
+    if (!open_bin(heap, c)) return take_without_bin(heap, c);
+    if (fill_of(heap, c) == 0) refill(heap, c); /* else the heap is new to this thread, and prewarmed or warm */
+    if (fill_of(heap, c) == 0) return NULL;
     void *ptr = *--heap->bin[c].top;
     if (heap->window == NULL) hak_heap_look_at(heap, ptr);
     return ptr;
@@ -339,7 +337,7 @@ void *hak_tcache_alloc(unsigned c) {
     bool nested;
     struct hak_heap *heap = enter_own(&nested);
     if (heap == NULL) return hak_heap_shared_alloc(c);
-    ptr = refill(heap, c);
+    ptr = take_slowly(heap, c);
     hak_heap_leave(heap, nested);
     return ptr;
 }
@@ -400,6 +398,12 @@ void hak_tcache_free(void *ptr, const char *function) {
     hak_heap_leave(heap, nested);
 }
 
+static void give_back(struct hak_heap *heap) {
+    hak_remote_deliver(heap);
+    hak_remote_collect(heap);
+    hak_heap_give_all_empty(heap); /* also what others have emptied */
+}
+
 void hak_tcache_flush_all(struct hak_heap *heap) {
     bool nested;
     if (!hak_heap_enter(heap, &nested)) return;
@@ -408,9 +412,30 @@ void hak_tcache_flush_all(struct hak_heap *heap) {
         if (fill_of(heap, c) != 0) flush(heap, c, fill_of(heap, c));
         note_fill(heap, c);
     }
-    hak_remote_deliver(heap);
-    hak_remote_collect(heap);
-    hak_heap_give_all_empty(heap); /* also what others have emptied */
+    give_back(heap);
+    hak_heap_leave(heap, nested);
+}
+
+/* The next thread begins with the bin as if it was fresh, whatever its size, with up to `bytes` in it. */
+static void rest_bin(struct hak_heap *heap, unsigned c, size_t bytes) {
+    struct hak_bin_state *state = &heap->state[c];
+    const size_t size = hak_class_bytes(c), fill = fill_of(heap, c);
+    if (fill * size > bytes) flush(heap, c, (uint32_t)(fill - bytes / size));
+    *state = (struct hak_bin_state){.base = state->base, .capacity = state->capacity};
+    note_fill(heap, c);
+    if (state->filled == 0) heap->bin[c].limit = state->base;
+}
+
+void hak_tcache_rest(struct hak_heap *heap, uint32_t slots, size_t bytes) {
+    bool nested;
+    if (!hak_heap_enter(heap, &nested)) return;
+    for (uint64_t left = heap->bins; left != 0; left &= left - 1) {
+        const unsigned c = (unsigned)__builtin_ctzll(left);
+        const bool stays = heap->state[c].capacity <= slots;
+        if (is_open(heap, c)) rest_bin(heap, c, stays ? bytes : 0);
+        if (!stays) drop_bin(heap, c);
+    }
+    give_back(heap);
     hak_heap_leave(heap, nested);
 }
 
@@ -420,15 +445,5 @@ void hak_tcache_prewarm(struct hak_heap *heap) {
         if (!open_bin(heap, c)) return;
         if (fill_of(heap, c) == 0) fill(heap, c, next_batch(heap, c));
         note_fill(heap, c);
-    }
-}
-
-void hak_tcache_close_bins(struct hak_heap *heap, uint32_t slots) {
-    for (uint64_t left = heap->bins; left != 0; left &= left - 1) {
-        const unsigned c = (unsigned)__builtin_ctzll(left);
-        struct hak_bin_state *state = &heap->state[c];
-        *state = (struct hak_bin_state){.base = state->base, .capacity = state->capacity};
-        heap->bin[c].limit = state->base;
-        if (state->capacity > slots) drop_bin(heap, c);
     }
 }

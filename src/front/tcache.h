@@ -17,7 +17,8 @@ void hak_tcache_flush_all(struct hak_heap *heap);
 void hak_tcache_sweep(struct hak_heap *heap);
 /* Puts blocks into the bins of the smallest classes (HAKMEM_PREWARM). */
 void hak_tcache_prewarm(struct hak_heap *heap);
-/* Closes the bins, which are empty, until they are used again; frees the slots of those that have more than `slots`. */
-void hak_tcache_close_bins(struct hak_heap *heap, uint32_t slots);
+/* The same for a heap whose thread ends, but up to `bytes` of each class stay in bins of up to `slots`: they wait for
+ * the next thread. Those that are empty are closed until they are used again; the slots of larger ones are freed. */
+void hak_tcache_rest(struct hak_heap *heap, uint32_t slots, size_t bytes);
 
 #endif

@@ -1,0 +1,320 @@
+/* What a thread that ends leaves in its bins for the next one: how much, how it is found, and when it goes. Each test
+ * has a process of its own. */
+#include "support/peer.h"
+
+#include "front/registry.h"
+
+#include <sys/wait.h>
+
+static struct hak_heap *ended; /* the heap of the last thread that ended */
+
+static uint32_t held_by(const struct hak_heap *heap, unsigned c) {
+    const struct hak_bin_state *state = &heap->state[c];
+    return state->base == NULL ? 0 : (uint32_t)(heap->bin[c].top - state->base);
+}
+
+static void *blocks[64];
+
+/* Takes 64 blocks of each class up to 8 KiB and puts them back. */
+static void *fill_bins(void *unused) {
+    for (unsigned c = 0; hak_class_bytes(c) <= 8 * HAK_KIB; c++) {
+        for (unsigned i = 0; i < COUNT(blocks); i++) blocks[i] = take(c);
+        for (unsigned i = 0; i < COUNT(blocks); i++) give(blocks[i]);
+    }
+    ended = hak_tls_heap;
+    return unused;
+}
+
+static bool is_warm(const struct hak_heap *heap) { return heap->parked && heap->warm; }
+
+static bool is_cold(const struct hak_heap *heap) {
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
+        if (held_by(heap, c) != 0 || hak_load_rlx(&heap->cached[c]) != 0) return false;
+    return heap->parked && !heap->warm;
+}
+
+static void *small_bins(void *unused) {
+    hak_store_rlx(&hak_options.TLS_SLOTS_MAX, 64);
+    return fill_bins(unused);
+}
+
+/* ---- how much stays ---------------------------------------------------------------------------------------------- */
+
+static void leave_some_of_each(void *argument) {
+    (void)argument;
+    run_thread(small_bins, NULL);
+    must(is_warm(ended));
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
+        const uint32_t most = 2048 / hak_class_bytes(c);
+        must(held_by(ended, c) <= most && hak_load_rlx(&ended->cached[c]) == held_by(ended, c));
+        if (hak_class_bytes(c) <= 512) must(held_by(ended, c) >= 4);
+        if (hak_class_bytes(c) > 2048) must(ended->slabs[c] == NULL);
+    }
+    must(stats_of_front().live_blocks[0] == 0 && stats_of_front().live_blocks[1] == 0);
+}
+
+static void of_each_class_two_kib_stay_at_most(void **state) {
+    (void)state;
+    succeeds(leave_some_of_each);
+}
+
+static void *grow_a_bin(void *unused) {
+    hak_store_rlx(&hak_options.TLS_GROW_RATE, 0);
+    hak_store_rlx(&hak_options.TLS_SLOTS_MAX, 128);
+    for (unsigned i = 0; i < 2000; i++) take(3);
+    must(hak_tls_heap->state[3].capacity == 128);
+    ended = hak_tls_heap;
+    return unused;
+}
+
+static void leave_a_large_bin(void *argument) {
+    (void)argument;
+    run_thread(grow_a_bin, NULL);
+    must(is_warm(ended) && ended->state[3].base == NULL && hak_load_rlx(&ended->cached[3]) == 0);
+    must(held_by(ended, 2) == 8); /* prewarmed, and not used */
+    must(stats_of_front().live_blocks[0] == 2000);
+}
+
+static void nothing_stays_of_a_large_bin(void **state) {
+    (void)state;
+    succeeds(leave_a_large_bin);
+}
+
+static void *hold_until_told(void *go) {
+    take(0);
+    while (!hak_load_acq((_Atomic bool *)go)) usleep(200);
+    return NULL;
+}
+
+static void count_warm(const struct hak_heap *heap, void *count) { *(unsigned *)count += is_warm(heap); }
+
+static void end_many(void *argument) {
+    (void)argument;
+    pthread_t thread[20];
+    _Atomic bool go = false;
+    for (unsigned i = 0; i < COUNT(thread); i++) start_thread(&thread[i], hold_until_told, &go);
+    while (hak_heap_threads() < COUNT(thread)) usleep(200);
+    hak_store_rel(&go, true);
+    for (unsigned i = 0; i < COUNT(thread); i++) must(pthread_join(thread[i], NULL) == 0);
+    unsigned warm = 0;
+    must(hak_heap_each(count_warm, &warm) == COUNT(thread));
+    must(warm >= 16 && warm < COUNT(thread)); /* two that end at the same moment may count as one */
+    hak_heap_lend_all();
+    warm = 0;
+    hak_heap_each(count_warm, &warm);
+    must(warm == 0 && stats_of_front().heaps_parked == COUNT(thread));
+    run_thread(fill_bins, NULL);
+    must(is_warm(ended)); /* they have been counted out */
+}
+
+static void no_more_than_sixteen_heaps_are_warm(void **state) {
+    (void)state;
+    succeeds(end_many);
+}
+
+/* ---- the next thread ----------------------------------------------------------------------------------------------
+ */
+
+static void *use_one(void *ptr) {
+    const uint64_t refills = hak_load_rlx(&ended->refills);
+    char *mine = hak_tcache_alloc(20);
+    must(hak_tls_heap == ended && hak_load_rlx(&ended->refills) == refills + 1);
+    char *other = take(CLASS_1024);
+    must(other == ptr && hak_load_rlx(&ended->refills) == refills + 1); /* from the bin, which is open */
+    give(other);
+    must(ended->bin[CLASS_1024].top[-1] == (void *)other);
+    give(mine);
+    must(hak_heap_check());
+    return NULL;
+}
+
+static void follow(void *argument) {
+    (void)argument;
+    take(0);
+    run_thread(fill_bins, NULL);
+    void *next = ended->bin[CLASS_1024].top[-1];
+    while (ended->bin[20].top != ended->state[20].base) ended->bin[20].top--; /* as if it had been used up */
+    run_thread(use_one, next);
+    must(is_warm(ended));
+}
+
+static void a_thread_goes_on_with_what_the_last_one_left(void **state) {
+    (void)state;
+    succeeds(follow);
+}
+
+static void *adopt_one(void *ptr) {
+    must(hak_load_acq(&slab_of(ptr)->owner) == ended);
+    for (unsigned i = 0; i < PER_SLAB; i++) blocks[i] = take(CLASS_1024);
+    return NULL;
+}
+
+/* What lies in the bins of a warm heap is of no slab of its own any more. */
+static void adopt_from_warm(void *argument) {
+    (void)argument;
+    take(0);
+    run_thread(fill_bins, NULL);
+    struct hak_heap *warm = ended;
+    void *ptr = warm->bin[CLASS_1024].top[-1];
+    adopt_one(ptr);
+    must(hak_load_acq(&slab_of(ptr)->owner) == hak_tls_heap && is_warm(warm) && held_by(warm, CLASS_1024) == 2);
+    for (unsigned i = 0; i < PER_SLAB; i++) must(blocks[i] != ptr);
+    hak_heap_lend_all();
+    must(is_cold(warm));
+    hak_remote_collect(hak_tls_heap); /* the two came home */
+    for (unsigned i = 0; i < PER_SLAB; i++) give(blocks[i]);
+    hak_tcache_flush_all(hak_tls_heap);
+    must(hak_heap_check() && stats_of_front().live_blocks[0] == 1);
+}
+
+static void slabs_of_a_warm_heap_are_adopted(void **state) {
+    (void)state;
+    succeeds(adopt_from_warm);
+}
+
+static void *leave_foreign(void *ptr) {
+    take(CLASS_1024); /* so that there is a bin that keeps it */
+    give(ptr);
+    must(hak_tls_heap->bin[CLASS_1024].top[-1] == ptr);
+    ended = hak_tls_heap;
+    return NULL;
+}
+
+static void send_home(void *argument) {
+    (void)argument;
+    void *ptr = take(CLASS_1024);
+    hak_tcache_flush_all(hak_tls_heap);
+    const uint64_t live = stats_of_front().live_blocks[0];
+    run_thread(leave_foreign, ptr);
+    must(is_warm(ended) && ended->bin[CLASS_1024].top[-1] == ptr);
+    must(stats_of_front().live_blocks[0] == live); /* one was freed, and one is left */
+    hak_heap_lend_all();
+    must(is_cold(ended));
+    const uint32_t before = slab_of(ptr)->free_count;
+    hak_remote_collect(hak_tls_heap);
+    must(slab_of(ptr)->free_count == before + 1);
+}
+
+static void blocks_of_others_go_home_when_it_cools(void **state) {
+    (void)state;
+    succeeds(send_home);
+}
+
+/* ---- until nobody came --------------------------------------------------------------------------------------------
+ */
+
+static void *come(void *unused) {
+    take(HAK_CLASS_COUNT - 1);
+    return unused;
+}
+
+static void cool_down(void *argument) {
+    (void)argument;
+    take(0);
+    const uint64_t used = hak_slab_stats().slabs_used;
+    run_thread(fill_bins, NULL);
+    must(is_warm(ended) && hak_slab_stats().slabs_used > used);
+    hak_heap_lend_sleeping();
+    must(is_warm(ended));
+    run_thread(come, NULL);
+    must(is_warm(ended));
+    hak_heap_lend_sleeping(); /* one has come since */
+    must(is_warm(ended));
+    hak_heap_lend_sleeping();
+    must(is_cold(ended));
+    must(hak_slab_stats().slabs_used == used + 8); /* the block that come() has left */
+}
+
+static void it_cools_when_no_thread_came_since_the_last_look(void **state) {
+    (void)state;
+    succeeds(cool_down);
+}
+
+static void purge(void *argument) {
+    (void)argument;
+    void *mine[2] = {take(CLASS_1024), take(CLASS_1024)};
+    run_thread(leave_foreign, mine[0]);
+    run_thread(leave_foreign, mine[1]);
+    const uint64_t live = stats_of_front().live_blocks[0];
+    must(live == 2); /* those of the two threads */
+    hak_purge();
+    must(is_cold(ended) && stats_of_front().live_blocks[0] == live);
+    must(stats_of_front().cached_bytes[0] == 0 && hak_slab_stats().slabs_used == 2);
+}
+
+static void a_purge_leaves_nothing_cached(void **state) {
+    (void)state;
+    succeeds(purge);
+}
+
+static void free_into_it(void *argument) {
+    (void)argument;
+    take(0);
+    char *far[2];
+    run_thread(fill_bins, NULL);
+    run_thread(adopt_one, ended->bin[CLASS_1024].top[-1]); /* it takes the heap itself */
+    far[0] = blocks[0];
+    far[1] = blocks[1];
+    must(is_warm(ended));
+    struct hak_slab *slab = slab_of(far[0]);
+    const uint32_t before = slab->free_count;
+    give(far[0]);
+    give(far[1]);
+    hak_tcache_flush_all(hak_tls_heap);
+    must(is_warm(ended) && slab->free_count == before + 2); /* collected on nobody's behalf */
+}
+
+static void frees_into_a_warm_heap_are_collected(void **state) {
+    (void)state;
+    succeeds(free_into_it);
+}
+
+/* ---- fork ---------------------------------------------------------------------------------------------------------
+ */
+
+static void *take_left(void *next) {
+    must(take(CLASS_1024) == next && hak_tls_heap == ended);
+    must(hak_heap_check());
+    return NULL;
+}
+
+static void fork_beside(void *argument) {
+    (void)argument;
+    take(0);
+    run_thread(fill_bins, NULL);
+    void *next = ended->bin[CLASS_1024].top[-1];
+    const pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        must(is_warm(ended) && !ended->orphaned);
+        run_thread(take_left, next);
+        hak_heap_lend_all();
+        must(is_cold(ended));
+        _exit(0);
+    }
+    int status = -1;
+    must(waitpid(pid, &status, 0) == pid && status == 0);
+    must(is_warm(ended));
+}
+
+static void a_child_finds_it_warm(void **state) {
+    (void)state;
+    succeeds(fork_beside);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(of_each_class_two_kib_stay_at_most),
+        cmocka_unit_test(nothing_stays_of_a_large_bin),
+        cmocka_unit_test(no_more_than_sixteen_heaps_are_warm),
+        cmocka_unit_test(a_thread_goes_on_with_what_the_last_one_left),
+        cmocka_unit_test(slabs_of_a_warm_heap_are_adopted),
+        cmocka_unit_test(blocks_of_others_go_home_when_it_cools),
+        cmocka_unit_test(it_cools_when_no_thread_came_since_the_last_look),
+        cmocka_unit_test(a_purge_leaves_nothing_cached),
+        cmocka_unit_test(frees_into_a_warm_heap_are_collected),
+        cmocka_unit_test(a_child_finds_it_warm),
+    };
+    alarm(HANG_SECONDS);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
