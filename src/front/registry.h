@@ -10,7 +10,7 @@
 bool hak_registry_add(struct hak_heap *heap);
 /* Collects what was freed into a heap, and parks it: lends it again, if that is what it was. */
 void hak_registry_park(struct hak_heap *heap);
-/* The same at the end of its thread: empties its bins first. */
+/* The same at the end of its thread: empties its bins first, but for what may wait for the next thread. */
 void hak_registry_retire(struct hak_heap *heap);
 /* A parked heap for a thread that has none yet, which owns it from now on; NULL if there is none. */
 struct hak_heap *hak_registry_take_parked(void);

@@ -17,8 +17,8 @@ void hak_tcache_flush_all(struct hak_heap *heap);
 void hak_tcache_sweep(struct hak_heap *heap);
 /* Puts blocks into the bins of the smallest classes (HAKMEM_PREWARM). */
 void hak_tcache_prewarm(struct hak_heap *heap);
-/* The same for a heap whose thread ends, but up to `bytes` of each class stay in bins of up to `slots`: they wait for
- * the next thread. Those that are empty are closed until they are used again; the slots of larger ones are freed. */
+/* Everything cached goes down, but that up to `bytes` of each class stay in bins of up to `slots`, for the next thread.
+ * Bins that are empty are closed until they are used again; the slots of larger ones are freed. */
 void hak_tcache_rest(struct hak_heap *heap, uint32_t slots, size_t bytes);
 
 #endif
