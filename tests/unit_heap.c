@@ -22,6 +22,7 @@ static void run_one_after_the_other(void *argument) {
     (void)argument;
     run_thread(note_heap, &first);
     must(first != hak_tls_heap && first->parked);
+    must((uintptr_t)first % 4096 >= sizeof first->bin[0] * HAK_TINY_CLASSES); /* away from where a page begins */
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++)
         must(first->bin[c].top[-1] == HAK_BIN_BOTTOM); /* its bins are empty */
     must(hak_load_acq(&first->inbox) == HAK_INBOX_PARKED);

@@ -325,6 +325,11 @@ static void a_child_finds_it_warm(void **state) {
     succeeds(fork_beside);
 }
 
+static void hold_if_warm(const struct hak_heap *heap, void *unused) {
+    (void)unused;
+    if (is_warm(heap)) hak_store_rlx(&((struct hak_heap *)(uintptr_t)heap)->hold, HAK_HOLD_OWNER);
+}
+
 /* Another thread of the parent was just about to take it out of the list. */
 static void fork_while_it_is_claimed(void *argument) {
     (void)argument;
@@ -348,6 +353,34 @@ static void fork_while_it_is_claimed(void *argument) {
 static void a_child_that_cannot_know_takes_it_for_an_orphan(void **state) {
     (void)state;
     succeeds(fork_while_it_is_claimed);
+}
+
+/* Each of these was held by another thread when the parent forked: it is left alone, and takes no place in the child.
+ */
+static void fork_while_many_are_held(void *argument) {
+    (void)argument;
+    pthread_t thread[16];
+    _Atomic bool go = false;
+    take(0);
+    for (unsigned i = 0; i < COUNT(thread); i++) start_thread(&thread[i], hold_until_told, &go);
+    while (hak_heap_threads() < COUNT(thread) + 1) usleep(200);
+    hak_store_rel(&go, true);
+    for (unsigned i = 0; i < COUNT(thread); i++) must(pthread_join(thread[i], NULL) == 0);
+    hak_heap_each(hold_if_warm, NULL);
+    const pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        run_thread(fill_bins, NULL);
+        must(is_warm(ended));
+        _exit(0);
+    }
+    int status = -1;
+    must(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+static void heaps_held_at_a_fork_are_counted_out(void **state) {
+    (void)state;
+    succeeds(fork_while_many_are_held);
 }
 
 /* ---- where no thread's end is seen --------------------------------------------------------------------------------
@@ -389,6 +422,7 @@ int main(void) {
         cmocka_unit_test(frees_into_a_warm_heap_are_collected),
         cmocka_unit_test(a_child_finds_it_warm),
         cmocka_unit_test(a_child_that_cannot_know_takes_it_for_an_orphan),
+        cmocka_unit_test(heaps_held_at_a_fork_are_counted_out),
         cmocka_unit_test(a_thread_that_cannot_keep_it_leaves_it_warm),
     };
     alarm(HANG_SECONDS);

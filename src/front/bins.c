@@ -163,7 +163,7 @@ static bool halve_largest(struct hak_heap *heap, size_t least) {
     return true;
 }
 
-/* Whether a bin of `bytes` fits into the thread's budget, by `more` than what there is: larger ones are halved for it.
+/* Whether a bin of `bytes` fits into the thread's budget, by `more` than what there is: larger ones are halved first.
  */
 static bool make_room(struct hak_heap *heap, size_t more, size_t bytes) {
     while (heap->capacity_bytes + more > thread_bytes())
@@ -244,8 +244,7 @@ void hak_bin_sweep(struct hak_heap *heap, unsigned c) {
 
 /* ---- at the end of a thread ------------------------------------------------------------------------------- */
 
-/* How many of the newest blocks, up to `bytes`, lie in one granule: a slab with blocks in a bin cannot be given back.
- */
+/* How many of the newest blocks, up to `bytes`, lie in one granule, and so in one slab: it cannot be given back. */
 static uint32_t newest_together(const struct hak_heap *heap, unsigned c, size_t bytes) {
     void *const *newest = heap->bin[c].top - 1;
     const size_t size = hak_class_bytes(c), fill = hak_bin_fill(heap, c);

@@ -5,7 +5,7 @@
 
 #include "front/heap.h"
 
-/* Blocks in a bin. */
+/* Blocks in a bin. By the owner at any time. */
 HAK_INLINE uint32_t hak_bin_fill(const struct hak_heap *heap, unsigned c) {
     const struct hak_bin_state *state = &heap->state[c];
     return state->base == NULL ? 0 : (uint32_t)(heap->bin[c].top - state->base);
@@ -31,8 +31,8 @@ void hak_bin_flush(struct hak_heap *heap, unsigned c, uint32_t count);
 /* A bin that nobody visited for a whole interval gives half of what it holds back; one that is closed still goes. If
  * the thread has no room left for others, the bin goes in the end. */
 void hak_bin_sweep(struct hak_heap *heap, unsigned c);
-/* Makes a bin what the next thread is to find: as if it was fresh, whatever its size, with some of the newest blocks in
- * it, up to `bytes`, or closed if there are none. */
+/* Makes an open bin what the next thread is to find: as if it was fresh, whatever its size, with some of the newest
+ * blocks in it, up to `bytes`, or closed if there are none. */
 void hak_bin_rest(struct hak_heap *heap, unsigned c, size_t bytes);
 
 #endif

@@ -136,7 +136,7 @@ struct hak_heap {
     bool lent;               /* its owner sleeps */
     uint32_t visits_seen;    /* by who last looked whether it does */
     bool orphaned;           /* parked by a fork, with blocks still in its bins and its outgoing buffer */
-    bool warm;               /* parked, or about to be, with some blocks still in its bins for the next thread */
+    bool warm;               /* parked, or about to be, and its bins may have blocks for the next thread */
     bool lingers;            /* it was warm at the last look already */
     uint64_t parked_classes; /* classes with slabs that others may adopt, while parked */
 
@@ -212,7 +212,8 @@ void hak_heap_give_all_empty(struct hak_heap *heap);
 /* Lends the heaps of threads that have not ticked (tick.h) since this was last called: they sleep, or need no slow
  * path. Of many heaps, it looks at some. Empties the bins of heaps that were warm then already. */
 void hak_heap_lend_sleeping(void);
-/* Those of all threads that are in no slow path at the moment, and the bins of all warm heaps. */
+/* Those of all threads that are in no slow path at the moment; and empties the bins of all warm heaps that nobody
+ * holds. */
 void hak_heap_lend_all(void);
 
 /* Called by a thread that has pushed a slab to the inbox of a parked or lent heap: collects in place of the owner. */

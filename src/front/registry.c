@@ -24,7 +24,7 @@ static struct hak_heap *heaps_by_tag[1 << TAG_BUCKETS_SHIFT] HAK_GUARDED_BY(regi
 static struct hak_heap *parked_heaps, *warm_heaps, *lent_heaps HAK_GUARDED_BY(registry_lock);
 static struct hak_heap *next_look HAK_GUARDED_BY(registry_lock);
 static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
-static uint32_t warm_count HAK_GUARDED_BY(registry_lock); /* those that were claimed meanwhile are counted, too */
+static uint32_t warm_count HAK_GUARDED_BY(registry_lock); /* listed or not */
 
 /* How many parked or lent heaps have slabs of a class to offer. Changed under the registry lock; read without it as a
  * hint whether it is worth taking: relaxed. */
@@ -113,7 +113,7 @@ static void empty(struct hak_heap *heap) {
     hak_remote_drop_outgoing(heap);
 }
 
-/* Those of one that a fork has parked. */
+/* All of it, of a heap that a fork has parked. */
 static void tidy(struct hak_heap *heap) {
     if (!heap->orphaned) return;
     empty(heap);
@@ -180,7 +180,7 @@ void hak_heap_visit_parked(struct hak_heap *heap) {
     } /* else its new owner, or another visitor, collects */
 }
 
-/* It is warm no more. */
+/* Claims a warm heap, which is warm no more. */
 static void claim_warm_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     parked_remove_locked(heap);
     heap->warm = false;
@@ -265,7 +265,7 @@ static void lend(struct hak_heap *heap) {
     hak_registry_park(heap);
 }
 
-/* Claims all warm heaps, or those that no thread has taken since the last look. */
+/* Claims all warm heaps that nobody has claimed, or those that no thread has taken since the last look. */
 static struct hak_heap *claim_warm_ones(bool all) {
     struct hak_heap *claimed = NULL;
     hak_lock(&registry_lock);
@@ -275,8 +275,9 @@ static struct hak_heap *claim_warm_ones(bool all) {
             claim_warm_locked(heap);
             heap->next_parked = claimed;
             claimed = heap;
+        } else {
+            heap->lingers = true;
         }
-        heap->lingers = true;
     }
     hak_unlock(&registry_lock);
     return claimed;
@@ -335,12 +336,12 @@ static void park_orphan_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock
     const uint32_t hold = hak_load_rlx(&heap->hold);
     const bool left_alone = hold == HAK_HOLD_OWNER || hold == HAK_HOLD_GONE;
     heap->parked = heap->lent = false;
-    if (!left_alone && !was_parked) {
+    if (left_alone ? heap->warm : !was_parked) { /* in the first case, too, the calling thread may go on to park it */
         heap->orphaned = true;
         heap->warm = false;
     }
-    warm_count += heap->warm; /* also if the calling thread was about to park it */
     if (left_alone) return;
+    warm_count += heap->warm;
     if (is_claimed(heap)) {
         hak_store_rlx(&heap->hold, HAK_HOLD_OWNER);
         return;

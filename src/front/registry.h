@@ -1,6 +1,7 @@
-/* The registry of heaps: all that were ever made, those that are parked (their thread has ended) and those that are
- * lent (it sleeps). Who takes one out of the last two has claimed it, and may change it until it is parked again. All
- * functions may be called by any thread; those that get a heap, by who owns it or has claimed it. */
+/* The registry of heaps: all that were ever made, those that are parked (their thread has ended; the bins of some,
+ * which are warm, have blocks for the next one) and those that are lent (it sleeps). Who takes a parked or lent one out
+ * of its list has claimed it, and may change it until it is parked again. All functions may be called by any thread;
+ * those that get a heap, by who owns it or has claimed it. */
 #ifndef HAK_FRONT_REGISTRY_H
 #define HAK_FRONT_REGISTRY_H
 

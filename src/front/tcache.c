@@ -1,4 +1,5 @@
-/* The thread cache: bins filled from slabs and emptied into them (tcache.h). Bins belong to the calling thread. */
+/* The thread cache: bins filled from slabs and emptied into them (tcache.h). A heap belongs to the calling thread, or
+ * was claimed by it. */
 #include "front/tcache.h"
 
 #include "base/log.h"

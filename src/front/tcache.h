@@ -1,5 +1,5 @@
-/* The thread cache: bins of a heap, filled from slabs and flushed to them many blocks at a time, and their
- * adaptive size. Slow paths only; the hits are inlined in the router. */
+/* The thread cache: bins of a heap (bins.h), filled from slabs and flushed to them many blocks at a time. Slow paths
+ * only; the hits are inlined in the router. */
 #ifndef HAK_FRONT_TCACHE_H
 #define HAK_FRONT_TCACHE_H
 
