@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 
-BUDGETS = {"malloc": [16], "free": [20, 25], "hak_malloc": [16], "hak_free": [20, 25]}
+BUDGETS = {"malloc": [16], "free": [21, 25], "hak_malloc": [16], "hak_free": [21, 25]}
 FRAME = re.compile(r"^(push|pop|sub +.*,%rsp|add +.*,%rsp|enter|leave|lea +.*,%rsp)\b|,%rsp$")
 STORE = re.compile(r"(^(inc|dec|not|neg)\w* |,)(%[fg]s:)?-?(0x[0-9a-f]+)?\((?!%rsp)[^()]*\)$")
 NO_STORE = ("cmp", "test", "bt ", "prefetch", "nop", "lea ")
