@@ -94,14 +94,15 @@ static void find_shared_tag(void *argument) {
 /* The first heap is where a heap lies whose tag is that of the shared heap to come. */
 static void have_the_tag_of_the_shared_heap(void *argument) {
     (void)argument;
-    uint32_t tag = *shared_tag, page = tag & 4095;
+    const size_t bytes = HAK_HEAP_LEAD + sizeof(struct hak_heap);
+    const uint32_t tag = *shared_tag, start = tag - (uint32_t)HAK_HEAP_LEAD, page = start & 4095;
     must(tag != 0);
     for (uintptr_t window = 0x200000000000;; window += (uintptr_t)1 << 32) {
-        void *at = (void *)(window + (tag - page));
-        char *ptr = mmap(at, hak_round_up(sizeof(struct hak_heap), 4096) + 4096, PROT_READ | PROT_WRITE,
+        void *at = (void *)(window + (start - page));
+        char *ptr = mmap(at, hak_round_up(bytes, 4096) + 4096, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         if (ptr != at) continue;
-        hak_meta_free(ptr + page, sizeof(struct hak_heap));
+        hak_meta_free(ptr + page, bytes);
         break;
     }
     use_up_keys();

@@ -51,16 +51,12 @@ static void init_heap(struct hak_heap *heap, bool shared) {
         heap->bin_index[i] = (uint8_t)(2 * hak_class_of(i * HAK_MIN_ALIGN));
 }
 
-/* A heap does not begin where a page does, as the first blocks of slabs do, to which programs write most: processors
- * that compare 12 bits of addresses first make a load of a bin wait for such a store. */
-#define BEHIND_PAGE (5 * HAK_CACHE_LINE)
-
 static struct hak_heap *new_heap(bool shared) {
     struct hak_heap *heap;
     do {
-        char *memory = hak_meta_alloc(BEHIND_PAGE + sizeof *heap);
+        char *memory = hak_meta_alloc(HAK_HEAP_LEAD + sizeof *heap);
         if (memory == NULL) return NULL;
-        heap = (struct hak_heap *)(void *)(memory + BEHIND_PAGE);
+        heap = (struct hak_heap *)(void *)(memory + HAK_HEAP_LEAD);
         init_heap(heap, shared);
     } while (!hak_registry_add(heap)); /* one that is rejected is lost, once */
     return heap;

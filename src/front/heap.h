@@ -145,6 +145,11 @@ struct hak_heap {
 };
 #define HAK_INBOX_PARKED ((uintptr_t)1)
 
+/* So far behind the begin of its memory lies a heap: not where a page begins, as the first blocks of slabs do, to which
+ * programs write most. Processors that compare 12 bits of addresses first make a load of a bin wait for such a store.
+ */
+#define HAK_HEAP_LEAD (5 * HAK_CACHE_LINE)
+
 /* The heap of this thread. One pointer of static TLS is all that hakmem takes (DESIGN section 4). */
 extern _Thread_local struct hak_heap *hak_tls_heap __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
