@@ -189,26 +189,31 @@ static void leave_parked_three_and_others(void) {
     run_and_end_before(2, leave_three);
 }
 
-/* In the bin of the parked heap waits a block for the next thread. */
-static void leave_three_and_one_in_a_bin(void) {
-    leave_three();
-    make_one_and_drop();
-}
-static void leave_warm(void) {
-    small_caches();
-    set_option(TLS_WARM_BYTES, 2 * HAK_KIB);
-    run_and_end(leave_three_and_one_in_a_bin);
-}
-static void leave_two_warm(void) {
-    small_caches();
-    set_option(TLS_WARM_BYTES, 2 * HAK_KIB);
-    run_and_end_before(1, leave_three_and_one_in_a_bin);
-}
+/* In the bin of the heap that is parked at the thread's end waits a block for the next. */
 static void make_one_warm(void) {
     set_option(TLS_WARM_BYTES, 2 * HAK_KIB);
     make_one_and_drop();
 }
-static void cool_all(void) { hak_heap_lend_all(); }
+static void leave_three_and_one_in_a_bin(void) {
+    leave_three();
+    make_one_warm();
+}
+static void count_warm(const struct hak_heap *heap, void *count) { *(unsigned *)count += heap->warm; }
+static void expect_warm(void) {
+    unsigned warm = 0;
+    hak_heap_each(count_warm, &warm);
+    must(warm > 0);
+}
+static void leave_warm(void) {
+    small_caches();
+    run_and_end(leave_three_and_one_in_a_bin);
+    expect_warm();
+}
+static void leave_two_warm(void) {
+    small_caches();
+    run_and_end_before(1, leave_three_and_one_in_a_bin);
+    expect_warm();
+}
 static void cool_then_drop_1(void) {
     hak_heap_lend_all();
     drop(left[1]);
@@ -576,7 +581,7 @@ const struct kernel kernels[] = {
     {.name = "warm_follow",
      .what = "a thread takes a warm heap over, against who cools it and a remote free",
      .setup = leave_warm,
-     .program = {.threads = 3, .body = {make_and_drop_two, cool_all, drop_0}},
+     .program = {.threads = 3, .body = {make_and_drop_two, hak_heap_lend_all, drop_0}},
      .check = drop_1_and_2},
     {.name = "warm_adopt",
      .what = "an adoption from a warm heap, against who cools it and a remote free",
