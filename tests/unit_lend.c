@@ -359,16 +359,6 @@ static void heaps_are_lent_when_memory_grows(void **state) {
 
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
-static void in_child(void (*body)(void *), void *argument) {
-    pid_t pid = fork();
-    if (pid == 0) {
-        body(argument);
-        _exit(0);
-    }
-    int status = -1;
-    must(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
-}
-
 static void use_as_own(void *heap) {
     void *ptr = hak_malloc(1024);
     hak_free(ptr);
@@ -391,10 +381,10 @@ static void fork_while_lent(void *argument) {
     struct hak_heap *other = peer_with_three_slabs();
     lend();
     must(is_lent(other));
-    in_child(adopt_from_orphan, other);
+    must(run_forked(adopt_from_orphan, other) == 0);
     ask(lend_all, NULL);
     must(is_lent(hak_tls_heap));
-    in_child(use_as_own, hak_tls_heap);
+    must(run_forked(use_as_own, hak_tls_heap) == 0);
     use_as_own(hak_tls_heap); /* the parent has not been touched */
     ask(NULL, NULL);
 }
@@ -420,7 +410,7 @@ static void fork_while_claimed(void *argument) {
     struct hak_heap *mine = hak_tls_heap;
     for (uint32_t hold = HAK_HOLD_CLAIMED; hold <= HAK_HOLD_AWAITED; hold++) {
         hak_store_rlx(&mine->hold, hold);
-        in_child(use_another, mine);
+        must(run_forked(use_another, mine) == 0);
     }
     hak_store_rlx(&mine->hold, HAK_HOLD_NONE);
 }

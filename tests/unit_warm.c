@@ -5,8 +5,6 @@
 #include "front/bins.h"
 #include "front/registry.h"
 
-#include <sys/wait.h>
-
 static struct hak_heap *ended; /* the heap of the last thread that ended */
 
 static void *blocks[64];
@@ -105,23 +103,30 @@ static void *hold_until_told(void *go) {
     return NULL;
 }
 
+/* Threads that have a heap each, and end then. */
+static void end_together(unsigned threads) {
+    pthread_t thread[20];
+    _Atomic bool go = false;
+    const uint32_t before = hak_heap_threads();
+    must(threads <= COUNT(thread));
+    for (unsigned i = 0; i < threads; i++) start_thread(&thread[i], hold_until_told, &go);
+    while (hak_heap_threads() < before + threads) usleep(200);
+    hak_store_rel(&go, true);
+    for (unsigned i = 0; i < threads; i++) must(pthread_join(thread[i], NULL) == 0);
+}
+
 static void count_warm(const struct hak_heap *heap, void *count) { *(unsigned *)count += is_warm(heap); }
 
 static void end_many(void *argument) {
     (void)argument;
-    pthread_t thread[20];
-    _Atomic bool go = false;
-    for (unsigned i = 0; i < COUNT(thread); i++) start_thread(&thread[i], hold_until_told, &go);
-    while (hak_heap_threads() < COUNT(thread)) usleep(200);
-    hak_store_rel(&go, true);
-    for (unsigned i = 0; i < COUNT(thread); i++) must(pthread_join(thread[i], NULL) == 0);
     unsigned warm = 0;
-    must(hak_heap_each(count_warm, &warm) == COUNT(thread));
+    end_together(20);
+    must(hak_heap_each(count_warm, &warm) == 20);
     must(warm == 16);
     hak_heap_lend_all();
     warm = 0;
     hak_heap_each(count_warm, &warm);
-    must(warm == 0 && stats_of_front().heaps_parked == COUNT(thread));
+    must(warm == 0 && stats_of_front().heaps_parked == 20);
     for (unsigned i = 0; i < 20; i++) {
         const struct hak_heap *before = ended;
         run_thread(fill_bins, NULL);
@@ -301,22 +306,19 @@ static void *take_left(void *next) {
     return NULL;
 }
 
+static void follow_in_child(void *next) {
+    must(is_warm(ended) && !ended->orphaned);
+    run_thread(take_left, next);
+    hak_heap_lend_all();
+    must(is_cold(ended));
+}
+
 static void fork_beside(void *argument) {
     (void)argument;
     take(0);
     run_thread(fill_bins, NULL);
     void *next = ended->bin[CLASS_1024].top[-1];
-    const pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        must(is_warm(ended) && !ended->orphaned);
-        run_thread(take_left, next);
-        hak_heap_lend_all();
-        must(is_cold(ended));
-        _exit(0);
-    }
-    int status = -1;
-    must(waitpid(pid, &status, 0) == pid && status == 0);
+    must(run_forked(follow_in_child, next) == 0);
     must(is_warm(ended));
 }
 
@@ -330,23 +332,20 @@ static void hold_if_warm(const struct hak_heap *heap, void *unused) {
     if (is_warm(heap)) hak_store_rlx(&((struct hak_heap *)(uintptr_t)heap)->hold, HAK_HOLD_OWNER);
 }
 
+static void use_orphan(void *argument) {
+    must(ended->parked && ended->orphaned && !ended->warm);
+    hak_heap_lend_all();
+    run_thread(fill_bins, argument); /* it is emptied first */
+    must(is_warm(ended) && !ended->orphaned);
+}
+
 /* Another thread of the parent was just about to take it out of the list. */
 static void fork_while_it_is_claimed(void *argument) {
     (void)argument;
     take(0);
     run_thread(fill_bins, NULL);
     ended->parked = false;
-    const pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        must(ended->parked && ended->orphaned && !ended->warm);
-        hak_heap_lend_all();
-        run_thread(fill_bins, NULL); /* it is emptied first */
-        must(is_warm(ended) && !ended->orphaned);
-        _exit(0);
-    }
-    int status = -1;
-    must(waitpid(pid, &status, 0) == pid && status == 0);
+    must(run_forked(use_orphan, NULL) == 0);
     ended->parked = true;
 }
 
@@ -355,27 +354,19 @@ static void a_child_that_cannot_know_takes_it_for_an_orphan(void **state) {
     succeeds(fork_while_it_is_claimed);
 }
 
+static void leave_warm(void *argument) {
+    run_thread(fill_bins, argument);
+    must(is_warm(ended));
+}
+
 /* Each of these was held by another thread when the parent forked: it is left alone, and takes no place in the child.
  */
 static void fork_while_many_are_held(void *argument) {
     (void)argument;
-    pthread_t thread[16];
-    _Atomic bool go = false;
     take(0);
-    for (unsigned i = 0; i < COUNT(thread); i++) start_thread(&thread[i], hold_until_told, &go);
-    while (hak_heap_threads() < COUNT(thread) + 1) usleep(200);
-    hak_store_rel(&go, true);
-    for (unsigned i = 0; i < COUNT(thread); i++) must(pthread_join(thread[i], NULL) == 0);
+    end_together(16);
     hak_heap_each(hold_if_warm, NULL);
-    const pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        run_thread(fill_bins, NULL);
-        must(is_warm(ended));
-        _exit(0);
-    }
-    int status = -1;
-    must(waitpid(pid, &status, 0) == pid && status == 0);
+    must(run_forked(leave_warm, NULL) == 0);
 }
 
 static void heaps_held_at_a_fork_are_counted_out(void **state) {
