@@ -105,7 +105,7 @@ static HAK_NOINLINE bool put_elsewhere(struct hak_heap *heap, void *ptr) {
 
 /* By itself, so that free_slow needs no stack frame. */
 static HAK_NOINLINE void free_rest(void *ptr, struct hak_heap *heap) {
-    if (HAK_EXACT || !put_elsewhere(heap, ptr)) hak_release(ptr, "free");
+    if (ptr != NULL && (HAK_EXACT || !put_elsewhere(heap, ptr))) hak_release(ptr, "free");
 }
 static HAK_NOINLINE void free_slow(void *ptr, struct hak_heap *heap) {
     if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) free_rest(ptr, heap);
