@@ -96,6 +96,15 @@ static void pages_are_moved(void) {
     release(first);
 }
 
+/* Of 4 MiB in small blocks one stays: a superslab that was a huge page gives all back but a part. */
+static void huge_pages_are_split(void) {
+    static char *held[4000];
+    for (size_t i = 0; i < API_COUNT(held); i++) held[i] = met_or_refused(api.malloc(1000));
+    for (size_t i = 0; i < API_COUNT(held) - 1; i++) release(held[i]);
+    api.malloc_trim(0);
+    release(held[API_COUNT(held) - 1]);
+}
+
 static void *short_life(void *argument) {
     (void)argument;
     blocks_of_all_layers();
@@ -148,6 +157,7 @@ static void everything(void) {
     char *pin = met_or_refused(api.malloc(40 * KIB)); /* its chunk stays mapped, and what is free there is purged */
     blocks_of_all_layers();
     pages_are_moved();
+    huge_pages_are_split();
     threads_come_and_go();
     must(in_a_child(blocks_of_all_layers) == 0);
     misuse_is_found_without_the_system();
@@ -237,6 +247,7 @@ static void run_again(void *log) {
     setenv("HAKMEM_STATS", "json", 1);
     setenv("HAKMEM_STATS_FILE", "/dev/null", 1);
     setenv("HAKMEM_PURGE_DELAY_MS", "0", 1);
+    setenv("HAKMEM_HUGE_BYTES", "1M", 1);
     execv("/proc/self/exe", arguments);
     _exit(127);
 }

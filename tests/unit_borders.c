@@ -50,7 +50,7 @@ static void nothing_is_old_before_the_clock_has_run_a_delay(void **state) {
     (void)state;
     struct hak_block run = hak_l25_alloc(HAK_L25_MAX, 16, 0);
     assert_int_equal(hak_l25_free(descriptor_of(run.ptr), run.ptr), HAK_FREE_OK);
-    struct hak_slab_run slab = hak_superslab_take(1);
+    struct hak_slab_run slab = hak_superslab_take(1, false);
     hak_superslab_give(slab.superslab, slab.first, 1);
     big_free(big_block(1));
     hak_l25_decay(499);
@@ -255,16 +255,16 @@ static void of_many_dirty_superslabs_eight_are_searched(void **state) {
     (void)state;
     enum { FULL = 9, ALL = FULL * HAK_SUPERSLAB_SLABS, LAST = 28 }; /* of the last superslab 4 stay clean */
     static struct hak_slab_run runs[ALL + LAST];
-    for (size_t i = 0; i < ALL + LAST; i++) assert_non_null((runs[i] = hak_superslab_take(1)).ptr);
+    for (size_t i = 0; i < ALL + LAST; i++) assert_non_null((runs[i] = hak_superslab_take(1, false)).ptr);
     for (size_t i = 0; i < 8; i++) hak_superslab_give(runs[i].superslab, runs[i].first, 1);
     for (size_t s = 1; s < FULL; s++) {
-        struct hak_slab_run pair = hak_superslab_take(2);
+        struct hak_slab_run pair = hak_superslab_take(2, false);
         assert_ptr_equal(pair.superslab, runs[0].superslab); /* not what has less room, but is clean */
         hak_superslab_give(pair.superslab, pair.first, 2);
         const struct hak_slab_run *one = &runs[s * HAK_SUPERSLAB_SLABS];
         hak_superslab_give(one->superslab, one->first, 1);
     }
-    struct hak_slab_run pair = hak_superslab_take(2);
+    struct hak_slab_run pair = hak_superslab_take(2, false);
     assert_ptr_equal(pair.superslab, runs[ALL].superslab);
     hak_superslab_give(pair.superslab, pair.first, 2);
     for (size_t i = 8; i < ALL + LAST; i++)

@@ -204,7 +204,7 @@ struct superslab_head {
 
 static void each_fault_of_a_superslab_is_found(void **state) {
     (void)state;
-    struct hak_slab_run run = hak_superslab_take(1), more = hak_superslab_take(1);
+    struct hak_slab_run run = hak_superslab_take(1, false), more = hak_superslab_take(1, false);
     assert_true(run.ptr != NULL && more.superslab == run.superslab);
     hak_superslab_give(more.superslab, more.first, 1);
     struct superslab_head *head = (struct superslab_head *)(void *)run.superslab;
@@ -216,7 +216,7 @@ static void each_fault_of_a_superslab_is_found(void **state) {
     FINDS(hak_superslab_check(), head->dirty_mask, (uint32_t)1 << run.first);
     FINDS(hak_superslab_check(), head->dirty_mask, 0);
     struct hak_slab_run others[HAK_SUPERSLAB_SLABS];
-    for (unsigned i = 0; i < HAK_SUPERSLAB_SLABS; i++) others[i] = hak_superslab_take(1);
+    for (unsigned i = 0; i < HAK_SUPERSLAB_SLABS; i++) others[i] = hak_superslab_take(1, false);
     assert_int_equal(hak_superslab_stats().superslabs, 2);
     for (unsigned i = 0; i < HAK_SUPERSLAB_SLABS; i++)
         if (others[i].superslab == run.superslab) hak_superslab_give(others[i].superslab, others[i].first, 1);

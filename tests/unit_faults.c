@@ -127,7 +127,8 @@ static void munmap_may_fail(void **state) {
 static void purges_remaps_and_the_rest_may_fail(void **state) {
     unsigned refused;
     (void)state;
-    static const enum hak_sys_call advice[] = {HAK_SYS_PURGE, HAK_SYS_REMAP, HAK_SYS_WIPE, HAK_SYS_PROTECT};
+    static const enum hak_sys_call advice[] = {HAK_SYS_PURGE, HAK_SYS_REMAP, HAK_SYS_WIPE, HAK_SYS_PROTECT,
+                                               HAK_SYS_HUGE};
     for (size_t i = 0; i < COUNT(advice); i++) {
         try_each((int)advice[i], true, step(), &refused);
         assert_int_equal(refused, 0);

@@ -135,7 +135,7 @@ static void each_mapping_is_counted(void **state) {
 static void take_and_give_slabs(unsigned which) {
     const uint32_t tag = 16 + which;
     for (unsigned i = 0; i < TIMES; i++) {
-        struct hak_slab *slab = hak_slab_take(CLASS_1024, &result[which], tag);
+        struct hak_slab *slab = hak_slab_take(CLASS_1024, &result[which], tag, false);
         must(slab != NULL && hak_load_acq(&slab->owner) == &result[which]);
         struct hak_region region = hak_region_lookup(slab->base);
         must(region.owner == tag && region.descriptor == slab && hak_slab_check(slab));
@@ -211,16 +211,16 @@ static void run_sequel(const struct sequel *sequel) {
 }
 
 static struct hak_slab *slab;
-static void take_slab(void) { must((slab = hak_slab_take(CLASS_1024, &slab, 16)) != NULL); }
+static void take_slab(void) { must((slab = hak_slab_take(CLASS_1024, &slab, 16, false)) != NULL); }
 static void give_slab(void) { hak_slab_give(slab); }
 static void take_and_give_another_slab(void) {
-    struct hak_slab *another = hak_slab_take(CLASS_1024, &slab, 16);
+    struct hak_slab *another = hak_slab_take(CLASS_1024, &slab, 16, false);
     must(another != NULL);
     hak_slab_give(another);
 }
 
 static void take_and_give_granule(void) {
-    struct hak_slab_run run = hak_superslab_take(1);
+    struct hak_slab_run run = hak_superslab_take(1, false);
     must(run.ptr != NULL);
     hak_superslab_give(run.superslab, run.first, 1);
 }

@@ -395,14 +395,14 @@ static void take_slab_without_leaf(void *argument) {
     (void)argument;
     char *kept = keep_far_away(HAK_SUPERSLAB_BYTES, 0);
     refuse_leaves();
-    must(hak_superslab_take(1).ptr == NULL);
+    must(hak_superslab_take(1, false).ptr == NULL);
     must(hak_superslab_stats().superslabs == 0 && hak_superslab_check());
     let_all_succeed();
-    struct hak_slab_run run = hak_superslab_take(1);
+    struct hak_slab_run run = hak_superslab_take(1, false);
     must(run.ptr != NULL && run.ptr != kept && hak_superslab_stats().superslabs == 1);
     use_up_metadata();
-    for (unsigned i = 1; i < HAK_SUPERSLAB_SLABS; i++) must(hak_superslab_take(1).ptr != NULL);
-    must(hak_superslab_take(1).ptr == NULL); /* nor is there a record for another */
+    for (unsigned i = 1; i < HAK_SUPERSLAB_SLABS; i++) must(hak_superslab_take(1, false).ptr != NULL);
+    must(hak_superslab_take(1, false).ptr == NULL); /* nor is there a record for another */
 }
 
 static void map_block_without_leaf(void *argument) {

@@ -42,7 +42,7 @@ static void end_watch(void) {
 
 static void a_superslab_has_no_entries_when_it_is_unmapped(void **state) {
     (void)state;
-    struct hak_slab_run run = hak_superslab_take(1);
+    struct hak_slab_run run = hak_superslab_take(1, false);
     hak_superslab_give(run.superslab, run.first, 1);
     watch(expect_no_entry, HAK_SYS_UNMAP, run.ptr);
     hak_superslab_purge_all();
@@ -100,7 +100,7 @@ static void a_big_block_has_no_entries_when_it_moves(void **state) {
 static int take_a_slab_meanwhile(enum hak_sys_call call, size_t bytes) {
     (void)bytes;
     if (call != HAK_SYS_PURGE) return 0;
-    struct hak_slab_run other = hak_superslab_take(1);
+    struct hak_slab_run other = hak_superslab_take(1, false);
     must(other.ptr != NULL && other.ptr != going);
     must(hak_superslab_check());
     hak_sys_set_fault_for_test(NULL);
@@ -111,7 +111,7 @@ static int take_a_slab_meanwhile(enum hak_sys_call call, size_t bytes) {
 
 static void a_slab_that_is_purged_cannot_be_taken(void **state) {
     (void)state;
-    struct hak_slab_run kept = hak_superslab_take(1), run = hak_superslab_take(1);
+    struct hak_slab_run kept = hak_superslab_take(1, false), run = hak_superslab_take(1, false);
     hak_superslab_give(run.superslab, run.first, 1);
     watch(take_a_slab_meanwhile, HAK_SYS_PURGE, run.ptr);
     hak_superslab_purge_all();

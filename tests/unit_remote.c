@@ -172,7 +172,7 @@ static void use_again_what_was_delivered(void *argument) {
     pthread_t thread;
     void *all[64], *again;
     (void)argument;
-    struct hak_slab *slab = hak_slab_take(CLASS_1024, hak_heap_get(), hak_heap_tag(hak_heap_get()));
+    struct hak_slab *slab = hak_slab_take(CLASS_1024, hak_heap_get(), hak_heap_tag(hak_heap_get()), false);
     must(slab != NULL && hak_slab_take_blocks(slab, all, 64) == 64);
     hak_annotate_open(slab->base, HAK_SLAB_BYTES);
     start_thread(&thread, use_and_deliver_the_bit, all[7]);

@@ -63,7 +63,7 @@ static void a_slab_numbers_exactly_the_starts_of_its_blocks(void **state) {
     (void)state;
     static int owner;
     for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) {
-        struct hak_slab *slab = hak_slab_take(c, &owner, 4711);
+        struct hak_slab *slab = hak_slab_take(c, &owner, 4711, false);
         assert_non_null(slab);
         uint32_t bytes = (uint32_t)expected_bytes[c], span = hak_class_slabs(c) * (uint32_t)HAK_SLAB_BYTES;
         assert_int_equal(slab->blocks, span / bytes);

@@ -14,7 +14,7 @@
 static int me, you;
 
 static struct hak_slab *take_slab(unsigned c) {
-    struct hak_slab *slab = hak_slab_take(c, &me, TAG);
+    struct hak_slab *slab = hak_slab_take(c, &me, TAG, false);
     must(slab != NULL);
     return slab;
 }
@@ -131,7 +131,7 @@ static void another_owner_is_in_the_map_for_every_granule(void **state) {
 /* ---- superslabs ------------------------------------------------------------------------------------------------ */
 
 static struct hak_slab_run take_run(unsigned slabs) {
-    struct hak_slab_run run = hak_superslab_take(slabs);
+    struct hak_slab_run run = hak_superslab_take(slabs, false);
     must(run.ptr != NULL);
     return run;
 }
@@ -262,11 +262,11 @@ static void a_system_without_memory_gives_no_slab(void **state) {
     struct hak_slab_run rest[31];
     for (unsigned i = 0; i < 31; i++) rest[i] = take_run(1);
     hak_sys_set_fault_for_test(refuse_superslabs);
-    assert_null(hak_superslab_take(1).ptr);
-    assert_null(hak_slab_take(0, &me, TAG));
-    assert_null(hak_slab_take(5, &me, TAG));
+    assert_null(hak_superslab_take(1, false).ptr);
+    assert_null(hak_slab_take(0, &me, TAG, false));
+    assert_null(hak_slab_take(5, &me, TAG, false));
     uint64_t metadata = hak_meta_mapped_bytes();
-    for (unsigned i = 0; i < 5000; i++) assert_null(hak_slab_take(0, &me, TAG));
+    for (unsigned i = 0; i < 5000; i++) assert_null(hak_slab_take(0, &me, TAG, false));
     assert_int_equal(hak_meta_mapped_bytes(), metadata); /* the records that found no slab were put back */
     hak_sys_set_fault_for_test(NULL);
     assert_true(hak_superslab_check());
@@ -304,14 +304,14 @@ static void go_on_in_a_pool_of_its_own(void *argument) {
     void *old;
     must(hak_slab_take_blocks(parents[0], &old, 1) == 1); /* slabs from before go on */
     must(hak_slab_put_block(parents[0], old) == HAK_FREE_OK);
-    struct hak_slab *fresh = hak_slab_take(3, &me, TAG);
+    struct hak_slab *fresh = hak_slab_take(3, &me, TAG, false);
     must(fresh != NULL);
     must(hak_superslab_stats().superslabs == 1 && hak_superslab_stats().slabs_used == 1);
     for (unsigned i = 0; i < 3; i++) hak_slab_give(parents[i]); /* they are no part of the new pool */
     must(hak_superslab_stats().slabs_used == 1 && hak_superslab_stats().dirty_bytes == 0 && hak_superslab_check());
     struct hak_slab *more[40];
     for (unsigned i = 0; i < 40; i++) {
-        more[i] = hak_slab_take(3, &me, TAG);
+        more[i] = hak_slab_take(3, &me, TAG, false);
         must(more[i] != NULL);
         must((uintptr_t)more[i]->base >> 21 != (uintptr_t)old >> 21);
     }

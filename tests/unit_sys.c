@@ -16,6 +16,11 @@ static bool protects(void) { return hak_sys_protect(page + 1, 1, true); }
 static bool grows_in_place(void) { return hak_sys_remap_in_place(page, 1, (size_t)1 << 62) == HAK_REMAP_DONE; }
 static bool moves(void) { return hak_sys_remap_to(page + 1, 1, page, 1); }
 static bool wipes(void) { return hak_sys_wipe_on_fork(page + 1, 1); }
+static bool makes_huge(void) { return hak_sys_make_huge(page + 1, 1); }
+static bool splits_huge(void) {
+    hak_sys_split_huge(page + 1, 1, true);
+    return false;
+}
 static bool waits(void) {
     uint32_t word = 1;
     hak_sys_futex_wait(&word, 2);
@@ -34,8 +39,9 @@ static bool closes(void) {
 }
 
 static void what_is_refused_leaves_errno_alone(void **state) {
-    static bool (*const calls[])(void) = {maps,  unmaps, purges, protects, grows_in_place, moves, wipes,
-                                          waits, wakes,  writes, opens,    duplicates,     closes};
+    static bool (*const calls[])(void) = {maps,  unmaps, purges,     protects,    grows_in_place,
+                                          moves, wipes,  makes_huge, splits_huge, waits,
+                                          wakes, writes, opens,      duplicates,  closes};
     (void)state;
     page = hak_sys_map(hak_sys_page_bytes());
     assert_non_null(page);

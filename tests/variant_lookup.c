@@ -24,7 +24,7 @@ static void expect_found(const struct hak_slab *slab, const struct hak_slab *fou
 }
 
 static void take(unsigned size_class) {
-    struct hak_slab *slab = hak_slab_take(size_class, &me, 1);
+    struct hak_slab *slab = hak_slab_take(size_class, &me, 1, false);
     expect(slab != NULL);
     slabs[count++] = slab;
     expect_found(slab, slab);

@@ -250,7 +250,7 @@ static void drop_1_and_keep_one(void) {
 #define SMALL_CLASS 3
 static struct hak_slab *take_slab(void) {
     static char owner;
-    struct hak_slab *slab = hak_slab_take(SMALL_CLASS, &owner, 1);
+    struct hak_slab *slab = hak_slab_take(SMALL_CLASS, &owner, 1, false);
     must(slab != NULL);
     return slab;
 }

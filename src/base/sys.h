@@ -16,6 +16,12 @@ void *hak_sys_map(size_t bytes);
 bool hak_sys_unmap(void *ptr, size_t bytes);
 /* Gives the pages' memory back. True if it did: they then read as zero. False changes nothing. */
 bool hak_sys_purge(void *ptr, size_t bytes);
+/* Asks that 2 MiB, at a multiple of that, are one huge page. False if that was not taken note of, or if huge pages have
+ * another size here. */
+bool hak_sys_make_huge(void *ptr, size_t bytes);
+/* Takes a huge page apart before parts of it are purged: else they are not free for others before memory is short.
+ * `for_good`: and sees to it that the system does not put it together again, all of it resident. */
+void hak_sys_split_huge(void *ptr, size_t bytes, bool for_good);
 /* Makes pages inaccessible (`access` false) or readable and writable (true). */
 bool hak_sys_protect(void *ptr, size_t bytes, bool access);
 /* Makes pages read-only, at the very end of the process. Valgrind builds. */
@@ -79,7 +85,15 @@ _Noreturn void hak_sys_abort(void);
 
 /* Fault injection (test builds only): called before each call above that asks the kernel for memory; a result
  * other than 0 is the errno it fails with. */
-enum hak_sys_call { HAK_SYS_MAP, HAK_SYS_UNMAP, HAK_SYS_PURGE, HAK_SYS_PROTECT, HAK_SYS_REMAP, HAK_SYS_WIPE };
+enum hak_sys_call {
+    HAK_SYS_MAP,
+    HAK_SYS_UNMAP,
+    HAK_SYS_PURGE,
+    HAK_SYS_PROTECT,
+    HAK_SYS_REMAP,
+    HAK_SYS_WIPE,
+    HAK_SYS_HUGE
+};
 typedef int hak_sys_fault(enum hak_sys_call call, size_t bytes);
 void hak_sys_set_fault_for_test(hak_sys_fault *fault);
 /* Stops the clock at `ms` (0: back to the real one), so that decay can be tested. Test builds only. */

@@ -83,6 +83,26 @@ bool hak_sys_purge(void *ptr, size_t bytes) {
     return result == 0;
 }
 
+/* A huge page is what one page of page-table entries of 8 bytes spans. */
+#define SMALL_PAGE_BYTES 4096
+
+static bool advise_huge(void *ptr, size_t bytes, int advice) {
+    if (faulted(HAK_SYS_HUGE, bytes)) return false;
+    int saved = errno;
+    int result = madvise(ptr, bytes, advice);
+    errno = saved;
+    return result == 0;
+}
+
+bool hak_sys_make_huge(void *ptr, size_t bytes) {
+    return hak_sys_page_bytes() == SMALL_PAGE_BYTES && advise_huge(ptr, bytes, MADV_HUGEPAGE);
+}
+
+void hak_sys_split_huge(void *ptr, size_t bytes, bool for_good) {
+    if (for_good) advise_huge(ptr, bytes, MADV_NOHUGEPAGE);
+    advise_huge(ptr, SMALL_PAGE_BYTES, MADV_COLD); /* the one advice that splits it, does no harm, and costs no data */
+}
+
 bool hak_sys_protect(void *ptr, size_t bytes, bool access) {
     if (faulted(HAK_SYS_PROTECT, bytes)) return false;
     int saved = errno;

@@ -173,8 +173,14 @@ void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab) {
     slab->listed = false;
 }
 
+/* A slab of the class has come to the heap, or (`change` -1) left it. */
+static void count_slab(struct hak_heap *heap, unsigned size_class, int change) {
+    hak_count_by_owner(&heap->slabs_owned[size_class], (uint32_t)change);
+    heap->granules += (uint32_t)change * hak_class_slabs(size_class);
+}
+
 static void give(struct hak_heap *heap, struct hak_slab *slab) {
-    hak_count_by_owner(&heap->slabs_owned[slab->size_class], UINT32_MAX); /* minus one */
+    count_slab(heap, slab->size_class, -1);
     hak_heap_unlist(heap, slab);
     hak_slab_give(slab);
 }
@@ -203,10 +209,10 @@ static void move_slab(struct hak_heap *from, struct hak_heap *to, struct hak_sla
     unsigned c = slab->size_class;
     uint64_t out = (uint64_t)slab->blocks - slab->free_count;
     hak_heap_unlist(from, slab);
-    hak_count_by_owner(&from->slabs_owned[c], UINT32_MAX); /* minus one */
+    count_slab(from, c, -1);
     hak_count_by_owner(&from->blocks_out[c], -out);
     hak_slab_adopt(slab, to, hak_heap_tag(to));
-    hak_count_by_owner(&to->slabs_owned[c], 1);
+    count_slab(to, c, 1);
     hak_count_by_owner(&to->blocks_out[c], out);
     hak_count_by_owner(&to->adopted_slabs, 1);
 }
@@ -228,13 +234,19 @@ static bool at_slab_limit(const struct hak_heap *heap, unsigned size_class) {
     return hak_unlikely(limit != 0) && next > limit;
 }
 
+/* Whether it is so large that what a huge page holds too much of is little beside it. */
+static bool takes_huge(const struct hak_heap *heap) {
+    const uint64_t least = hak_option(HUGE_BYTES);
+    return least != 0 && (uint64_t)heap->granules * HAK_GRANULE >= least;
+}
+
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class) {
     if (at_slab_limit(heap, size_class)) return NULL;
     struct hak_slab *slab = adopt(heap, size_class);
     if (slab == NULL) {
-        slab = hak_slab_take(size_class, heap, hak_heap_tag(heap));
+        slab = hak_slab_take(size_class, heap, hak_heap_tag(heap), takes_huge(heap));
         if (slab == NULL) return NULL;
-        hak_count_by_owner(&heap->slabs_owned[size_class], 1);
+        count_slab(heap, size_class, 1);
     }
     hak_heap_list(heap, slab);
     return slab;
@@ -272,7 +284,7 @@ void *hak_heap_shared_alloc(unsigned size_class) {
         hak_lock(&shared_lock);
         heap = shared_heap_locked();
         if (slab != NULL && hak_load_acq(&slab->owner) == heap) {
-            hak_count_by_owner(&heap->slabs_owned[size_class], 1);
+            count_slab(heap, size_class, 1);
             hak_heap_list(heap, slab);
         } /* else a fork in between has set the heap aside, and the slab with it */
         if (heap != NULL) {
@@ -281,7 +293,7 @@ void *hak_heap_shared_alloc(unsigned size_class) {
         }
         hak_unlock(&shared_lock);
         /* The OS is not called under the lock. */
-        slab = heap != NULL && ptr == NULL ? hak_slab_take(size_class, heap, hak_heap_tag(heap)) : NULL;
+        slab = heap != NULL && ptr == NULL ? hak_slab_take(size_class, heap, hak_heap_tag(heap), false) : NULL;
     } while (slab != NULL);
     hak_slab_relieve();
     return ptr;

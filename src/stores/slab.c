@@ -79,16 +79,16 @@ void hak_slab_adopt(struct hak_slab *slab, void *owner, uint32_t owner_tag) {
     hak_region_set(slab->base, slab_bytes(slab), owner_tag, 2U * slab->size_class, slab);
 }
 
-struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_tag) {
+struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_tag, bool huge) {
     struct hak_slab *slab = take_record(size_class);
     if (slab == NULL) return NULL;
-    struct hak_slab_run run = hak_superslab_take(slab->slabs);
+    struct hak_slab_run run = hak_superslab_take(slab->slabs, huge);
     if (run.ptr == NULL) {
         give_record(slab);
         return NULL;
     }
-    if (run.fresh) hak_budget_count(HAK_STORE_SLABS, (ptrdiff_t)slab_bytes(slab));
-    if (run.retaken) hak_budget_retaken(HAK_STORE_SLABS, slab_bytes(slab));
+    if (run.fresh != 0) hak_budget_count(HAK_STORE_SLABS, (ptrdiff_t)run.fresh);
+    if (run.retaken) hak_budget_retaken(HAK_STORE_SLABS, run.fresh);
     slab->base = run.ptr;
     slab->superslab = run.superslab;
     slab->first_slab = (uint8_t)run.first;

@@ -83,8 +83,8 @@ HAK_INLINE uint32_t hak_slab_index(const struct hak_slab *slab, const void *ptr)
 }
 
 /* Takes a slab of a class for `owner` (whose tag goes into the region map), all its blocks free; NULL if the
- * system gives no memory. */
-struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_tag);
+ * system gives no memory. `huge`: if a superslab is linked for it, it is to be a huge page. */
+struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_tag, bool huge);
 /* Gives back a slab whose blocks are all free. Never calls the OS: hak_slab_relieve() does what is due. */
 void hak_slab_give(struct hak_slab *slab);
 /* Makes `owner` the owner of a slab that nobody else can be using as its owner. */

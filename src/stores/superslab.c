@@ -20,6 +20,9 @@ static_assert(HAK_SUPERSLAB_SLABS == 32 && HAK_SUPERSLAB_BYTES == 32 * HAK_SLAB_
 #define ANY_AGE UINT64_MAX
 /* Dirty superslabs looked at for a run. */
 #define DIRTY_TRIES 8
+/* Most that are kept from being huge again. Each may be a mapping of its own to the kernel, which allows a process
+ * 65,530: beyond these, what was given back may become resident again after minutes. */
+#define SPLIT_MOST 4096
 
 struct link {
     struct hak_superslab *next, *prev;
@@ -34,6 +37,8 @@ struct hak_superslab {
     uint32_t dirty_mask;
     uint8_t list; /* index, or LISTS: in none (full) */
     bool in_dirty_queue;
+    bool huge;  /* asked to be a huge page: resident as a whole, all free granules being dirty, or not at all */
+    bool split; /* was huge, and is kept from it for good since a part was purged */
     uint64_t dirty_since_ms; /* when it joined the queue */
     uint64_t empty_since_ms; /* when its last slab came back */
     struct link run, dirty;
@@ -45,7 +50,7 @@ static struct {
     struct hak_superslab *dirty_first, *dirty_last;
     struct hak_superslab *records; /* at rest, in builds without HAK_REGION_LOOKUP */
     uint64_t generation;           /* grows when a forked child sets the pool aside */
-    uint32_t empty_count;
+    uint32_t empty_count, split_count;
     uint64_t superslabs, slabs_used, dirty_slabs;
 } pool HAK_GUARDED_BY(pool_lock);
 static _Atomic uint64_t purged_bytes; /* any thread; relaxed: a counter */
@@ -118,24 +123,28 @@ static bool is_over_locked(enum hak_budget_part part) HAK_REQUIRES(pool_lock) {
     return pool.dirty_slabs * HAK_SLAB_BYTES > hak_budget(HAK_STORE_SLABS, part, pool.slabs_used * HAK_SLAB_BYTES);
 }
 
+static bool is_retaken_locked(void) HAK_REQUIRES(pool_lock) {
+    return hak_budget_was_trimmed(HAK_STORE_SLABS) && !is_over_locked(HAK_BUDGET_FLOOR);
+}
+
 /* ---- take and give ------------------------------------------------------------------------------------- */
 
 static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned slabs) HAK_REQUIRES(pool_lock) {
-    uint32_t starts = run_starts(s->dirty_mask, slabs);
-    bool fresh = starts == 0;
+    uint32_t starts = run_starts(s->dirty_mask, slabs), fresh_mask = 0;
+    bool fresh = starts == 0, retaken = fresh && is_retaken_locked();
     if (fresh) starts = run_starts(s->free_mask, slabs);
     unsigned first = (unsigned)__builtin_ctz(starts);
     uint32_t mask = run_mask(first, slabs);
+    if (fresh) fresh_mask = s->huge ? s->free_mask & ~s->dirty_mask : mask;
     s->free_mask &= ~mask;
-    set_dirty_locked(s, s->dirty_mask & ~mask);
+    set_dirty_locked(s, (s->dirty_mask | fresh_mask) & ~mask);
     relist_locked(s);
     pool.slabs_used += slabs;
     return (struct hak_slab_run){.ptr = s->base + first * HAK_SLAB_BYTES,
                                  .superslab = s,
                                  .first = first,
-                                 .fresh = fresh,
-                                 .retaken = fresh && hak_budget_was_trimmed(HAK_STORE_SLABS) &&
-                                            !is_over_locked(HAK_BUDGET_FLOOR)};
+                                 .fresh = (size_t)__builtin_popcount(fresh_mask) * HAK_SLAB_BYTES,
+                                 .retaken = retaken};
 }
 
 /* Of those that became dirty last, the one with the least room that has a dirty run: it is resident already, so that
@@ -177,13 +186,15 @@ static void give_record(struct hak_superslab *s) {
     hak_unlock(&pool_lock);
 }
 
-static struct hak_superslab *map_superslab(void) {
+static struct hak_superslab *map_superslab(bool huge) {
     struct hak_superslab *s = take_record();
     if (s == NULL) return NULL;
     s->base = hak_pages_map(HAK_SUPERSLAB_BYTES, HAK_SUPERSLAB_BYTES, NULL);
     if (s->base != NULL && hak_region_reserve(s->base, HAK_SUPERSLAB_BYTES)) {
         hak_region_set(s->base, HAK_SUPERSLAB_BYTES, 0, HAK_KIND_FREE_SLAB, NULL);
         if (!HAK_REGION_LOOKUP) hak_region_set_superslab(s->base, s);
+        s->huge = huge && hak_sys_make_huge(s->base, HAK_SUPERSLAB_BYTES);
+        s->split = false;
         return s;
     }
     if (s->base != NULL) hak_pages_unmap(s->base, HAK_SUPERSLAB_BYTES);
@@ -191,13 +202,13 @@ static struct hak_superslab *map_superslab(void) {
     return NULL;
 }
 
-struct hak_slab_run hak_superslab_take(unsigned slabs) {
+struct hak_slab_run hak_superslab_take(unsigned slabs, bool huge) {
     hak_lock(&pool_lock);
     struct hak_slab_run run = take_any_locked(slabs);
     hak_unlock(&pool_lock);
     if (run.ptr != NULL) return run;
 
-    struct hak_superslab *fresh = map_superslab();
+    struct hak_superslab *fresh = map_superslab(huge);
     if (fresh == NULL) return run;
     hak_lock(&pool_lock);
     fresh->generation = pool.generation;
@@ -244,6 +255,15 @@ static uint32_t purge_runs(struct hak_superslab *s, uint32_t mask) {
     return refused;
 }
 
+/* Whether the granules of `mask`, which are to be purged, are a part of a huge page: it is none from now on. */
+static bool split_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRES(pool_lock) {
+    if (!s->huge || mask == ALL_SLABS) return false;
+    s->huge = false;
+    s->split = pool.split_count < SPLIT_MOST;
+    pool.split_count += s->split;
+    return true;
+}
+
 /* Purges the superslab that has been dirty longest, if it became so at `latest_ms` or before and more is dirty than
  * that part of the budget. Returns the bytes given back; `*again` says whether another may follow. */
 static size_t purge_oldest(uint64_t latest_ms, enum hak_budget_part part, bool *again) {
@@ -257,11 +277,13 @@ static size_t purge_oldest(uint64_t latest_ms, enum hak_budget_part part, bool *
         return 0;
     }
     uint32_t mask = s->dirty_mask;
+    bool split = split_locked(s, mask), for_good = s->split;
     s->free_mask &= ~mask;
     set_dirty_locked(s, 0);
     relist_locked(s);
     hak_unlock(&pool_lock);
 
+    if (split) hak_sys_split_huge(s->base, HAK_SUPERSLAB_BYTES, for_good);
     uint32_t refused = purge_runs(s, mask);
 
     hak_lock(&pool_lock);
@@ -287,6 +309,7 @@ static bool unmap_one(uint64_t latest_ms, uint32_t keep) {
         set_dirty_locked(s, 0);
         relist_locked(s);
         pool.superslabs--;
+        pool.split_count -= s->split;
     }
     hak_unlock(&pool_lock);
     if (s == NULL) return false;
@@ -344,7 +367,7 @@ void hak_superslab_fork_child(void) HAK_NO_TSA {
     for (unsigned i = 0; i < LISTS; i++) pool.lists[i] = NULL;
     pool.dirty_first = pool.dirty_last = pool.records = NULL;
     pool.generation++;
-    pool.empty_count = 0;
+    pool.empty_count = pool.split_count = 0;
     pool.superslabs = pool.slabs_used = pool.dirty_slabs = 0;
 }
 

@@ -15,12 +15,13 @@ struct hak_slab_run {
     char *ptr;
     struct hak_superslab *superslab;
     unsigned first; /* granule in the superslab */
-    bool fresh;     /* not resident, as far as is known */
+    size_t fresh;   /* bytes that become resident, as far as is known: of the run, or of all that is a huge page */
     bool retaken;   /* and the pool has not much left that is dirty: hak_budget_retaken() is to be told */
 };
 
-/* Takes a run of `slabs` (1, 2, 4 or 8) granules, linking a fresh superslab where no other has room. */
-struct hak_slab_run hak_superslab_take(unsigned slabs);
+/* Takes a run of `slabs` (1, 2, 4 or 8) granules, linking a fresh superslab where no other has room: a huge page, if
+ * the system has one and `huge`. */
+struct hak_slab_run hak_superslab_take(unsigned slabs, bool huge);
 /* Gives a run back; its pages count as dirty. */
 void hak_superslab_give(struct hak_superslab *superslab, unsigned first, unsigned slabs);
 

@@ -70,7 +70,7 @@ static void slab_model_leave(struct slab_model *model, struct slab_model_run *ru
 }
 
 static void slab_model_take_run(struct slab_model *model, unsigned i, unsigned slabs) {
-    struct hak_slab_run got = hak_superslab_take(slabs);
+    struct hak_slab_run got = hak_superslab_take(slabs, false);
     if (got.ptr == NULL) {
         expect(slab_model_failed(model));
         return;
@@ -121,7 +121,7 @@ static void slab_model_expect_fresh(struct hak_slab *slab, unsigned c, uint32_t 
 }
 
 static void slab_model_take_slab(struct slab_model *model, struct slab_model_slab *s, unsigned c) {
-    struct hak_slab *slab = hak_slab_take(c, &slab_model_owners[0], SLAB_MODEL_TAG);
+    struct hak_slab *slab = hak_slab_take(c, &slab_model_owners[0], SLAB_MODEL_TAG, false);
     if (slab == NULL) {
         expect(slab_model_failed(model));
         return;
