@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -193,6 +194,18 @@ BENCH_INLINE uint64_t bench_work(uint64_t count) {
     const char *quick = getenv("BENCH_QUICK");
     if (quick == NULL || strcmp(quick, "1") != 0) return count;
     return count < 100 ? 1 : count / 100;
+}
+
+/* From now on this thread, and those that it creates, run on the processor with this number among those allowed. */
+BENCH_INLINE void bench_stay_on_processor(unsigned index) {
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) bench_fail("sched_getaffinity failed");
+    if (index >= (unsigned)CPU_COUNT(&allowed)) bench_fail("there are too few processors");
+    int cpu = 0;
+    for (unsigned left = index; !CPU_ISSET(cpu, &allowed) || left-- != 0;) cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (pthread_setaffinity_np(pthread_self(), sizeof one, &one) != 0) bench_fail("cannot choose a processor");
 }
 
 /* A program with several modes: the first argument chooses one, numbers follow, one for each word of `arguments`. */

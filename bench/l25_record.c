@@ -13,7 +13,6 @@
 #include "l25_record.h"
 
 #include <malloc.h>
-#include <sched.h>
 
 #include "base/sync.h"
 #include "base/sys.h"
@@ -190,18 +189,6 @@ static size_t size_min, size_max;
 static uint64_t duration_ns;
 static atomic_uint threads_satisfied;
 
-/* Each thread on a processor of its own. */
-static void stay_on_processor(unsigned index) {
-    cpu_set_t allowed, one;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) bench_fail("sched_getaffinity failed");
-    if (index >= (unsigned)CPU_COUNT(&allowed)) bench_fail("there are too few processors");
-    int cpu = 0;
-    for (unsigned left = index; !CPU_ISSET(cpu, &allowed) || left-- != 0;) cpu++;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    if (pthread_setaffinity_np(pthread_self(), sizeof one, &one) != 0) bench_fail("cannot choose a processor");
-}
-
 static void pause_for(uint64_t ns) {
     for (uint64_t end = bench_now_ns() + ns; bench_now_ns() < end;) continue;
 }
@@ -231,7 +218,7 @@ static void replace_block(unsigned index, void *data) {
     const struct phase *phase = data;
     struct recorder *recorder = &recorders[index];
     struct bench_random random = {.state = index + 1};
-    stay_on_processor(index);
+    bench_stay_on_processor(index);
     char *block = bench_malloc(bench_random_between(&random, size_min, size_max));
     const uint64_t begin_ns = bench_now_ns();
     bool satisfied = false;

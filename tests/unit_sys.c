@@ -17,8 +17,8 @@ static bool grows_in_place(void) { return hak_sys_remap_in_place(page, 1, (size_
 static bool moves(void) { return hak_sys_remap_to(page + 1, 1, page, 1); }
 static bool wipes(void) { return hak_sys_wipe_on_fork(page + 1, 1); }
 static bool makes_huge(void) { return hak_sys_make_huge(page + 1, 1); }
-static bool splits_huge(void) {
-    hak_sys_split_huge(page + 1, 1, true);
+static bool keeps_small(void) {
+    hak_sys_keep_small(page + 1, 1);
     return false;
 }
 static bool waits(void) {
@@ -40,7 +40,7 @@ static bool closes(void) {
 
 static void what_is_refused_leaves_errno_alone(void **state) {
     static bool (*const calls[])(void) = {maps,  unmaps, purges,     protects,    grows_in_place,
-                                          moves, wipes,  makes_huge, splits_huge, waits,
+                                          moves, wipes,  makes_huge, keeps_small, waits,
                                           wakes, writes, opens,      duplicates,  closes};
     (void)state;
     page = hak_sys_map(hak_sys_page_bytes());

@@ -14,14 +14,14 @@ size_t hak_sys_page_bytes(void);
 void *hak_sys_map(size_t bytes);
 /* Unmaps whole pages. False if the kernel refused (mapping limit): the range is then still mapped. */
 bool hak_sys_unmap(void *ptr, size_t bytes);
-/* Gives the pages' memory back. True if it did: they then read as zero. False changes nothing. */
+/* Gives the pages' memory back. True if it did: they then read as zero. False changes nothing. A huge page of which a
+ * part goes is taken apart first: else that part is not free for others before memory is short. */
 bool hak_sys_purge(void *ptr, size_t bytes);
 /* Asks that 2 MiB, at a multiple of that, are one huge page. False if that was not taken note of, or if huge pages have
  * another size here. */
 bool hak_sys_make_huge(void *ptr, size_t bytes);
-/* Takes a huge page apart before parts of it are purged: else they are not free for others before memory is short.
- * `for_good`: and sees to it that the system does not put it together again, all of it resident. */
-void hak_sys_split_huge(void *ptr, size_t bytes, bool for_good);
+/* Asks that pages are no part of huge pages from now on, which are resident as a whole. */
+void hak_sys_keep_small(void *ptr, size_t bytes);
 /* Makes pages inaccessible (`access` false) or readable and writable (true). */
 bool hak_sys_protect(void *ptr, size_t bytes, bool access);
 /* Makes pages read-only, at the very end of the process. Valgrind builds. */

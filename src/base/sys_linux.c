@@ -74,17 +74,33 @@ bool hak_sys_unmap(void *ptr, size_t bytes) {
     return result == 0;
 }
 
+/* A huge page is what one page of page-table entries, of 8 bytes, spans. */
+#define SMALL_PAGE_BYTES ((size_t)4096)
+#define HUGE_PAGE_BYTES (SMALL_PAGE_BYTES / 8 * SMALL_PAGE_BYTES)
+
+/* Advice for a part of a huge page splits it. This one does no harm, and costs no data should the page stay after all.
+ */
+static void split_huge(char *page) { madvise(page, SMALL_PAGE_BYTES, MADV_COLD); }
+
+/* Splits the huge pages, if it is such, of which the range begins or ends within. */
+static void split_at_ends(char *first, size_t bytes) {
+    if (hak_sys_page_bytes() != SMALL_PAGE_BYTES) return;
+    const uintptr_t begin = (uintptr_t)first, end = begin + bytes;
+    const bool begins_within = begin % HUGE_PAGE_BYTES != 0, ends_within = end % HUGE_PAGE_BYTES != 0;
+    if (begins_within) split_huge(first);
+    if (ends_within && !(begins_within && begin / HUGE_PAGE_BYTES == end / HUGE_PAGE_BYTES))
+        split_huge(first + bytes - SMALL_PAGE_BYTES);
+}
+
 bool hak_sys_purge(void *ptr, size_t bytes) {
     if (faulted(HAK_SYS_PURGE, bytes)) return false;
     int saved = errno;
+    split_at_ends(ptr, bytes);
     /* Not MADV_FREE: it hides the freed memory from RSS and leaves the content undecided. */
     int result = madvise(ptr, bytes, MADV_DONTNEED);
     errno = saved;
     return result == 0;
 }
-
-/* A huge page is what one page of page-table entries of 8 bytes spans. */
-#define SMALL_PAGE_BYTES 4096
 
 static bool advise_huge(void *ptr, size_t bytes, int advice) {
     if (faulted(HAK_SYS_HUGE, bytes)) return false;
@@ -98,10 +114,7 @@ bool hak_sys_make_huge(void *ptr, size_t bytes) {
     return hak_sys_page_bytes() == SMALL_PAGE_BYTES && advise_huge(ptr, bytes, MADV_HUGEPAGE);
 }
 
-void hak_sys_split_huge(void *ptr, size_t bytes, bool for_good) {
-    if (for_good) advise_huge(ptr, bytes, MADV_NOHUGEPAGE);
-    advise_huge(ptr, SMALL_PAGE_BYTES, MADV_COLD); /* the one advice that splits it, does no harm, and costs no data */
-}
+void hak_sys_keep_small(void *ptr, size_t bytes) { advise_huge(ptr, bytes, MADV_NOHUGEPAGE); }
 
 bool hak_sys_protect(void *ptr, size_t bytes, bool access) {
     if (faulted(HAK_SYS_PROTECT, bytes)) return false;

@@ -14,6 +14,8 @@ static bool add_leaf(uintptr_t window) {
     bool zero;
     struct hak_region_leaf *leaf = hak_pages_map(sizeof *leaf, HAK_GRANULE, &zero);
     if (leaf == NULL) return false;
+    /* Most programs use little of it. */
+    hak_sys_keep_small(leaf, sizeof *leaf);
     if (HAK_VALGRIND) hak_annotate_defined(leaf, sizeof *leaf); /* unlike the users' memory it is in use at once */
     if (!zero) memset(leaf, 0, sizeof *leaf);
     hak_lock(&grow_lock);

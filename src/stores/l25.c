@@ -1,6 +1,8 @@
 /* The L2.5 pool's entry points (l25.h): where a run is looked for, and what a free checks. */
 #include "stores/l25.h"
 
+#include "base/options.h"
+#include "base/sys.h"
 #include "pages/budget.h"
 #include "pages/meta.h"
 #include "pages/pages.h"
@@ -92,8 +94,15 @@ static struct hak_l25_chunk *descriptor_for(struct hak_l25_shard *shard) {
     return chunk;
 }
 
-static void *map_chunk(bool *zero) {
+/* Whether what a huge page holds too much of is much beside all that a shard has. */
+static bool is_kept_small(const struct hak_l25_shard *shard) {
+    const uint64_t huge_bytes = hak_option(HUGE_BYTES);
+    return huge_bytes == 0 || hak_load_rlx(&shard->chunks) * HAK_CHUNK_BYTES < huge_bytes;
+}
+
+static void *map_chunk(const struct hak_l25_shard *shard, bool *zero) {
     void *base = hak_pages_map(HAK_CHUNK_BYTES, HAK_CHUNK_BYTES, zero);
+    if (base != NULL && is_kept_small(shard)) hak_sys_keep_small(base, HAK_CHUNK_BYTES);
     if (base == NULL || hak_region_reserve(base, HAK_CHUNK_BYTES)) return base;
     hak_pages_unmap(base, HAK_CHUNK_BYTES);
     return NULL;
@@ -104,7 +113,7 @@ static bool take_from_fresh_chunk(struct hak_l25_shard *shard, const struct hak_
     struct hak_l25_chunk *chunk = descriptor_for(shard);
     if (chunk == NULL) return false;
     bool zero = false;
-    char *base = map_chunk(&zero);
+    char *base = map_chunk(shard, &zero);
     if (base == NULL) {
         hak_lock(&shard->lock);
         chunk->next = shard->spare;

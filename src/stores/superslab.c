@@ -38,7 +38,7 @@ struct hak_superslab {
     uint8_t list; /* index, or LISTS: in none (full) */
     bool in_dirty_queue;
     bool huge;  /* asked to be a huge page: resident as a whole, all free granules being dirty, or not at all */
-    bool split; /* was huge, and is kept from it for good since a part was purged */
+    bool split; /* was huge, and is kept small since a part was purged */
     uint64_t dirty_since_ms; /* when it joined the queue */
     uint64_t empty_since_ms; /* when its last slab came back */
     struct link run, dirty;
@@ -194,6 +194,7 @@ static struct hak_superslab *map_superslab(bool huge) {
         hak_region_set(s->base, HAK_SUPERSLAB_BYTES, 0, HAK_KIND_FREE_SLAB, NULL);
         if (!HAK_REGION_LOOKUP) hak_region_set_superslab(s->base, s);
         s->huge = huge && hak_sys_make_huge(s->base, HAK_SUPERSLAB_BYTES);
+        if (!s->huge) hak_sys_keep_small(s->base, HAK_SUPERSLAB_BYTES);
         s->split = false;
         return s;
     }
@@ -255,13 +256,14 @@ static uint32_t purge_runs(struct hak_superslab *s, uint32_t mask) {
     return refused;
 }
 
-/* Whether the granules of `mask`, which are to be purged, are a part of a huge page: it is none from now on. */
+/* Notes that the granules of `mask` are to be purged. Whether the superslab is to be kept small from now on: it was
+ * huge, and the kernel would make it whole again, and all of it resident, when it next looks. */
 static bool split_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRES(pool_lock) {
     if (!s->huge || mask == ALL_SLABS) return false;
     s->huge = false;
     s->split = pool.split_count < SPLIT_MOST;
     pool.split_count += s->split;
-    return true;
+    return s->split;
 }
 
 /* Purges the superslab that has been dirty longest, if it became so at `latest_ms` or before and more is dirty than
@@ -277,13 +279,13 @@ static size_t purge_oldest(uint64_t latest_ms, enum hak_budget_part part, bool *
         return 0;
     }
     uint32_t mask = s->dirty_mask;
-    bool split = split_locked(s, mask), for_good = s->split;
+    bool split = split_locked(s, mask);
     s->free_mask &= ~mask;
     set_dirty_locked(s, 0);
     relist_locked(s);
     hak_unlock(&pool_lock);
 
-    if (split) hak_sys_split_huge(s->base, HAK_SUPERSLAB_BYTES, for_good);
+    if (split) hak_sys_keep_small(s->base, HAK_SUPERSLAB_BYTES);
     uint32_t refused = purge_runs(s, mask);
 
     hak_lock(&pool_lock);
