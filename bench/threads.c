@@ -236,8 +236,7 @@ static void run_start(const uint64_t *numbers) {
     run_requests(requests);
 }
 
-/* ---- idle: one works, the others wait
- * -------------------------------------------------------------------------------------- */
+/* ---- idle: one works, the others wait --------------------------------------------------------------------------- */
 
 #define IDLE_SET 4096
 struct idle {

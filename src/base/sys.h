@@ -12,10 +12,11 @@ size_t hak_sys_page_bytes(void);
 
 /* Maps `bytes` (whole pages) of private zero memory, readable and writable. NULL on failure. */
 void *hak_sys_map(size_t bytes);
-/* Unmaps whole pages. False if the kernel refused (mapping limit): the range is then still mapped. */
+/* Unmaps whole pages. False if the kernel refused (mapping limit): the range is then still mapped, but what it holds
+ * may be lost. A huge page of which a part goes, here and below, is taken apart first: else the part is not free for
+ * others before memory is short. */
 bool hak_sys_unmap(void *ptr, size_t bytes);
-/* Gives the pages' memory back. True if it did: they then read as zero. False changes nothing. A huge page of which a
- * part goes is taken apart first: else that part is not free for others before memory is short. */
+/* Gives the pages' memory back. True if it did: they then read as zero. False: what they hold may be lost. */
 bool hak_sys_purge(void *ptr, size_t bytes);
 /* Asks that 2 MiB, at a multiple of that, are one huge page. False if that was not taken note of, or if huge pages have
  * another size here. */

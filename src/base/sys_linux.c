@@ -66,30 +66,36 @@ void *hak_sys_map(size_t bytes) {
     return ptr == MAP_FAILED ? NULL : ptr;
 }
 
-bool hak_sys_unmap(void *ptr, size_t bytes) {
-    if (faulted(HAK_SYS_UNMAP, bytes)) return false;
-    int saved = errno;
-    int result = munmap(ptr, bytes);
-    errno = saved;
-    return result == 0;
-}
-
 /* A huge page is what one page of page-table entries, of 8 bytes, spans. */
 #define SMALL_PAGE_BYTES ((size_t)4096)
 #define HUGE_PAGE_BYTES (SMALL_PAGE_BYTES / 8 * SMALL_PAGE_BYTES)
 
-/* Advice for a part of a huge page splits it. This one does no harm, and costs no data should the page stay after all.
- */
-static void split_huge(char *page) { madvise(page, SMALL_PAGE_BYTES, MADV_COLD); }
+static bool advise_huge(void *ptr, size_t bytes, int advice) {
+    if (faulted(HAK_SYS_HUGE, bytes)) return false;
+    int saved = errno;
+    int result = madvise(ptr, bytes, advice);
+    errno = saved;
+    return result == 0;
+}
 
-/* Splits the huge pages, if it is such, of which the range begins or ends within. */
+/* Splits the huge pages, if it is such, of which the range, which is about to go, begins or ends within: the kernel
+ * does so for advice on a part. Not MADV_COLD: filters of system calls know this one. */
 static void split_at_ends(char *first, size_t bytes) {
     if (hak_sys_page_bytes() != SMALL_PAGE_BYTES) return;
     const uintptr_t begin = (uintptr_t)first, end = begin + bytes;
     const bool begins_within = begin % HUGE_PAGE_BYTES != 0, ends_within = end % HUGE_PAGE_BYTES != 0;
-    if (begins_within) split_huge(first);
+    if (begins_within) advise_huge(first, SMALL_PAGE_BYTES, MADV_FREE);
     if (ends_within && !(begins_within && begin / HUGE_PAGE_BYTES == end / HUGE_PAGE_BYTES))
-        split_huge(first + bytes - SMALL_PAGE_BYTES);
+        advise_huge(first + bytes - SMALL_PAGE_BYTES, SMALL_PAGE_BYTES, MADV_FREE);
+}
+
+bool hak_sys_unmap(void *ptr, size_t bytes) {
+    if (faulted(HAK_SYS_UNMAP, bytes)) return false;
+    int saved = errno;
+    split_at_ends(ptr, bytes);
+    int result = munmap(ptr, bytes);
+    errno = saved;
+    return result == 0;
 }
 
 bool hak_sys_purge(void *ptr, size_t bytes) {
@@ -98,14 +104,6 @@ bool hak_sys_purge(void *ptr, size_t bytes) {
     split_at_ends(ptr, bytes);
     /* Not MADV_FREE: it hides the freed memory from RSS and leaves the content undecided. */
     int result = madvise(ptr, bytes, MADV_DONTNEED);
-    errno = saved;
-    return result == 0;
-}
-
-static bool advise_huge(void *ptr, size_t bytes, int advice) {
-    if (faulted(HAK_SYS_HUGE, bytes)) return false;
-    int saved = errno;
-    int result = madvise(ptr, bytes, advice);
     errno = saved;
     return result == 0;
 }
@@ -131,6 +129,7 @@ void hak_sys_seal(void *ptr, size_t bytes) { mprotect(ptr, bytes, PROT_READ); }
 enum hak_sys_remap hak_sys_remap_in_place(void *ptr, size_t old_bytes, size_t new_bytes) {
     if (faulted(HAK_SYS_REMAP, new_bytes)) return HAK_REMAP_NO_ROOM;
     int saved = errno;
+    if (new_bytes < old_bytes) split_at_ends((char *)ptr + new_bytes, old_bytes - new_bytes);
     enum hak_sys_remap result = HAK_REMAP_DONE;
     if (mremap(ptr, old_bytes, new_bytes, 0) == MAP_FAILED)
         result = errno == EFAULT ? HAK_REMAP_SPLIT : HAK_REMAP_NO_ROOM;

@@ -32,9 +32,10 @@ static size_t granted(size_t bytes) {
 
 static void *map_metadata(size_t bytes) {
     void *ptr = hak_sys_map(bytes);
-    if (ptr != NULL) hak_sys_keep_small(ptr, bytes);
-    if (ptr != NULL) hak_add_rlx(&mapped_bytes, bytes);
-    if (HAK_VALGRIND && ptr != NULL) hak_annotate_metadata(ptr, bytes, true);
+    if (ptr == NULL) return NULL;
+    hak_sys_keep_small(ptr, bytes);
+    hak_add_rlx(&mapped_bytes, bytes);
+    if (HAK_VALGRIND) hak_annotate_metadata(ptr, bytes, true);
     return ptr;
 }
 

@@ -102,10 +102,13 @@ static bool is_kept_small(const struct hak_l25_shard *shard) {
 
 static void *map_chunk(const struct hak_l25_shard *shard, bool *zero) {
     void *base = hak_pages_map(HAK_CHUNK_BYTES, HAK_CHUNK_BYTES, zero);
-    if (base != NULL && is_kept_small(shard)) hak_sys_keep_small(base, HAK_CHUNK_BYTES);
-    if (base == NULL || hak_region_reserve(base, HAK_CHUNK_BYTES)) return base;
-    hak_pages_unmap(base, HAK_CHUNK_BYTES);
-    return NULL;
+    if (base == NULL) return NULL;
+    if (!hak_region_reserve(base, HAK_CHUNK_BYTES)) {
+        hak_pages_unmap(base, HAK_CHUNK_BYTES);
+        return NULL;
+    }
+    if (is_kept_small(shard)) hak_sys_keep_small(base, HAK_CHUNK_BYTES);
+    return base;
 }
 
 static bool take_from_fresh_chunk(struct hak_l25_shard *shard, const struct hak_l25_want *want,

@@ -20,8 +20,8 @@ static_assert(HAK_SUPERSLAB_SLABS == 32 && HAK_SUPERSLAB_BYTES == 32 * HAK_SLAB_
 #define ANY_AGE UINT64_MAX
 /* Dirty superslabs looked at for a run. */
 #define DIRTY_TRIES 8
-/* Most that are kept from being huge again. Each may be a mapping of its own to the kernel, which allows a process
- * 65,530: beyond these, what was given back may become resident again after minutes. */
+/* Most huge pages that are kept small once a part of them was purged. Each may be a mapping of its own to the kernel,
+ * which allows a process 65,530: beyond these, what was purged may become resident again. */
 #define SPLIT_MOST 4096
 
 struct link {
@@ -37,8 +37,8 @@ struct hak_superslab {
     uint32_t dirty_mask;
     uint8_t list; /* index, or LISTS: in none (full) */
     bool in_dirty_queue;
-    bool huge;  /* asked to be a huge page: resident as a whole, all free granules being dirty, or not at all */
-    bool split; /* was huge, and is kept small since a part was purged */
+    bool huge;               /* asked to be a huge page: becomes resident as a whole, as far as is known */
+    bool split;              /* was huge, and is kept small since a part was purged */
     uint64_t dirty_since_ms; /* when it joined the queue */
     uint64_t empty_since_ms; /* when its last slab came back */
     struct link run, dirty;
@@ -137,6 +137,7 @@ static struct hak_slab_run take_from_locked(struct hak_superslab *s, unsigned sl
     uint32_t mask = run_mask(first, slabs);
     if (fresh) fresh_mask = s->huge ? s->free_mask & ~s->dirty_mask : mask;
     s->free_mask &= ~mask;
+    if (s->huge) dirty_remove_locked(s); /* it is in use: its age begins anew */
     set_dirty_locked(s, (s->dirty_mask | fresh_mask) & ~mask);
     relist_locked(s);
     pool.slabs_used += slabs;
@@ -194,7 +195,7 @@ static struct hak_superslab *map_superslab(bool huge) {
         hak_region_set(s->base, HAK_SUPERSLAB_BYTES, 0, HAK_KIND_FREE_SLAB, NULL);
         if (!HAK_REGION_LOOKUP) hak_region_set_superslab(s->base, s);
         s->huge = huge && hak_sys_make_huge(s->base, HAK_SUPERSLAB_BYTES);
-        if (!s->huge) hak_sys_keep_small(s->base, HAK_SUPERSLAB_BYTES);
+        if (!huge) hak_sys_keep_small(s->base, HAK_SUPERSLAB_BYTES);
         s->split = false;
         return s;
     }
@@ -259,11 +260,11 @@ static uint32_t purge_runs(struct hak_superslab *s, uint32_t mask) {
 /* Notes that the granules of `mask` are to be purged. Whether the superslab is to be kept small from now on: it was
  * huge, and the kernel would make it whole again, and all of it resident, when it next looks. */
 static bool split_locked(struct hak_superslab *s, uint32_t mask) HAK_REQUIRES(pool_lock) {
-    if (!s->huge || mask == ALL_SLABS) return false;
+    if (!s->huge || mask == ALL_SLABS || pool.split_count >= SPLIT_MOST) return false;
     s->huge = false;
-    s->split = pool.split_count < SPLIT_MOST;
-    pool.split_count += s->split;
-    return s->split;
+    s->split = true;
+    pool.split_count++;
+    return true;
 }
 
 /* Purges the superslab that has been dirty longest, if it became so at `latest_ms` or before and more is dirty than
@@ -379,7 +380,8 @@ bool hak_superslab_check(void) {
     hak_lock(&pool_lock);
     for (unsigned list = 0; list < LISTS; list++)
         for (struct hak_superslab *s = pool.lists[list]; s != NULL; s = s->run.next)
-            good = good && s->list == list && list_for(s->free_mask) == list && (s->dirty_mask & ~s->free_mask) == 0;
+            good = good && s->list == list && list_for(s->free_mask) == list && (s->dirty_mask & ~s->free_mask) == 0 &&
+                   !(s->huge && s->split);
     for (struct hak_superslab *s = pool.dirty_first; s != NULL; s = s->dirty.next)
         dirty += (uint64_t)__builtin_popcount(s->dirty_mask);
     good = good && dirty == pool.dirty_slabs;
