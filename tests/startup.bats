@@ -62,7 +62,8 @@ with_each_library() {
 }
 
 @test "an empty program takes under 2 MB of memory and 64 MB of address space" {
-    local library peak resident
+    local library peak resident most=2048
+    if [[ $HAK_BUILD == */coverage/* ]]; then most=4096; fi # its counters are in memory, too
     for library in "$DEFAULT" "$CHECKED"; do
         run env "LD_PRELOAD=$library" "$S/life_empty"
         echo "$library: $output"
@@ -70,7 +71,7 @@ with_each_library() {
         peak=$(awk '$1 == "VmPeak" { print $2 }' <<<"$output")
         resident=$(awk '$1 == "VmHWM" { print $2 }' <<<"$output")
         [ "$peak" -gt 0 ] && [ "$peak" -lt 65536 ]
-        [ "$resident" -gt 0 ] && [ "$resident" -lt 2048 ]
+        [ "$resident" -gt 0 ] && [ "$resident" -lt "$most" ]
     done
 }
 

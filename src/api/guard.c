@@ -46,8 +46,9 @@ size_t hak_guard_given(const void *ptr) {
 static bool is_request(uint32_t request) { return request != REQUEST_NONE && request != REQUEST_FILLED; }
 
 static void check_fill(const unsigned char *ptr, const struct hak_slab *slab) {
-    for (size_t i = 0; i < least(slab->block_bytes, FREED_BYTES); i++)
-        if (ptr[i] != FREED) hak_misuse_at_once("malloc", ptr, HAK_MISUSE_WRITE_AFTER_FREE);
+    const size_t bytes = least(slab->block_bytes, FREED_BYTES);
+    if (*ptr != FREED || memcmp(ptr, ptr + 1, bytes - 1) != 0) /* each byte is like the one before */
+        hak_misuse_at_once("malloc", ptr, HAK_MISUSE_WRITE_AFTER_FREE);
 }
 
 static void remember(void *ptr, const struct hak_region *region, size_t size) {
