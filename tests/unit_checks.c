@@ -239,6 +239,8 @@ static void each_fault_of_a_heap_is_found(void **state) {
     struct hak_slab *slab = heap->slabs[CLASS];
     struct hak_bin *bin = &heap->bin[CLASS];
     struct hak_bin_state *bin_state = &heap->state[CLASS];
+    FINDS(hak_heap_check(), heap->listed, heap->listed ^ (uint64_t)1 << CLASS);
+    FINDS(hak_heap_check(), heap->bins, heap->bins ^ (uint64_t)1 << CLASS);
     FINDS(hak_heap_check(), bin_state->base[-1], NULL);
     FINDS(hak_heap_check(), bin_state->capacity, (uint16_t)(bin_state->capacity + 1));
     FINDS(hak_heap_check(), bin->top, bin_state->base - 1);

@@ -106,6 +106,34 @@ static void a_lent_heap_offers_what_is_half_free(void **state) {
     succeeds(adopt_what_is_half_free);
 }
 
+static void *many[20 * PER_SLAB];
+
+static void *fill_many_slabs(void *unused) {
+    for (unsigned i = 0; i < COUNT(many); i++) many[i] = take(CLASS_1024);
+    hak_tcache_flush_all(hak_tls_heap);
+    return unused;
+}
+
+/* All have some room, which would take long to go through. */
+static void look_at_eight_slabs(void *argument) {
+    (void)argument;
+    take(0);
+    ask(fill_many_slabs, NULL);
+    ask(peer_heap, NULL);
+    for (unsigned i = 0; i < COUNT(many); i += 4) give(many[i]);
+    hak_tcache_flush_all(hak_tls_heap);
+    lend();
+    must(is_lent(peer.result));
+    take(CLASS_1024);
+    must(stats_of_front().adopted_slabs == 0 && hak_heap_check());
+    ask(NULL, NULL);
+}
+
+static void of_many_slabs_of_a_lent_heap_eight_are_looked_at(void **state) {
+    (void)state;
+    succeeds(look_at_eight_slabs);
+}
+
 static void look_while_it_works(void *argument) {
     (void)argument;
     ask(peer_heap, NULL);
@@ -473,6 +501,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_heap_is_lent_while_its_thread_sleeps),
         cmocka_unit_test(a_lent_heap_offers_what_is_half_free),
+        cmocka_unit_test(of_many_slabs_of_a_lent_heap_eight_are_looked_at),
         cmocka_unit_test(a_heap_stays_with_a_thread_that_uses_it),
         cmocka_unit_test(hits_do_not_ask_whether_the_heap_is_lent),
         cmocka_unit_test(a_thread_ends_while_its_heap_is_lent),

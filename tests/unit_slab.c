@@ -107,6 +107,17 @@ static void blocks_are_put_back_up_to_the_first_that_cannot_be(void **state) {
     }
 }
 
+static void what_lies_behind_the_last_block_is_none_that_can_be_put_back(void **state) {
+    (void)state;
+    struct hak_slab *slab = take_slab(HAK_LINEAR_CLASSES); /* blocks of 160 bytes, and 96 left */
+    assert_int_equal(slab->block_bytes, 160);
+    void *behind = slab->base + slab->blocks * slab->block_bytes;
+    enum hak_free_result result;
+    assert_int_equal(hak_slab_put_blocks(slab, &behind, 1, &result), 0);
+    assert_int_equal(result, HAK_FREE_NOT_START);
+    hak_slab_give(slab);
+}
+
 static void a_collection_names_a_block_that_was_free_already(void **state) {
     (void)state;
     struct hak_slab *slab = take_slab(3);
@@ -342,6 +353,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(a_fresh_slab_of_each_class_has_exactly_its_blocks_free),
         TEST(the_rest_behind_the_last_block_is_none),
+        TEST(what_lies_behind_the_last_block_is_none_that_can_be_put_back),
         TEST(slabs_and_superslabs_do_as_their_model_does),
         TEST(so_they_do_where_nothing_is_given_back),
         TEST(another_owner_is_in_the_map_for_every_granule),

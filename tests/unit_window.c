@@ -51,6 +51,11 @@ static void free_in_two_windows(void *argument) {
     must(top_of_bin(CLASS_1024) == own.far && hak_tls_heap->window == hak_region_leaf_of(own.far)->tag);
     free_by_tag(own.near);
     must(top_of_bin(CLASS_1024) == own.near && hak_tls_heap->window == hak_region_leaf_of(own.near)->tag);
+    new_block(CLASS_1024);
+    own.far = new_block(CLASS_1024); /* the window stays where the last block was freed */
+    must(hak_tls_heap->window == hak_region_leaf_of(own.near)->tag);
+    void *moved = hak_realloc(own.far, 5 * hak_class_bytes(CLASS_1024));
+    must(moved != NULL && moved != own.far && top_of_bin(CLASS_1024) == own.far);
     keep_far_away(2 * HAK_MIB, 0);
     void *big = hak_malloc(2 * HAK_MIB);
     must(hak_region_leaf_of(big) != hak_region_leaf_of(own.near));

@@ -10,9 +10,9 @@ HAK_INLINE uint32_t hak_bin_fill(const struct hak_heap *heap, unsigned c) {
     const struct hak_bin_state *state = &heap->state[c];
     return state->base == NULL ? 0 : (uint32_t)(heap->bin[c].top - state->base);
 }
-/* A bin that waits empty since its thread ended is closed: empty for malloc, full for free. */
+/* Of a bin that there is. One that waits empty since its thread ended is closed: empty for malloc, full for free. */
 HAK_INLINE bool hak_bin_is_open(const struct hak_heap *heap, unsigned c) {
-    return heap->state[c].base != NULL && heap->bin[c].limit != heap->state[c].base;
+    return heap->bin[c].limit != heap->state[c].base;
 }
 /* Tells statistics, and the next visit, how much is in a bin: at the end of each slow path that changed it. */
 void hak_bin_note_fill(struct hak_heap *heap, unsigned c);

@@ -380,8 +380,7 @@ bool hak_superslab_check(void) {
     hak_lock(&pool_lock);
     for (unsigned list = 0; list < LISTS; list++)
         for (struct hak_superslab *s = pool.lists[list]; s != NULL; s = s->run.next)
-            good = good && s->list == list && list_for(s->free_mask) == list && (s->dirty_mask & ~s->free_mask) == 0 &&
-                   !(s->huge && s->split);
+            good = good && s->list == list && list_for(s->free_mask) == list && (s->dirty_mask & ~s->free_mask) == 0;
     for (struct hak_superslab *s = pool.dirty_first; s != NULL; s = s->dirty.next)
         dirty += (uint64_t)__builtin_popcount(s->dirty_mask);
     good = good && dirty == pool.dirty_slabs;
