@@ -142,7 +142,7 @@ static void plant_double_free(const struct plan *plan) {
     give_block_back(plan);
     run_between(plan);
     if (fuzz_model_is_start(plan->run->model, plan->block.ptr)) return; /* handed out again: an ordinary free */
-    bool near = plan->distance == 0;
+    bool near = plan->distance == 0 && hak_is_owned(plan->block.ptr);   /* else its superslab may be unmapped by now */
     expect(plan, near ? LINE : ANY_LINE, plan->block.ptr, "double free");
     if (near && !plan->by_thread) trace->at_once = true; /* the last one freed lies on top */
     free_wrongly(plan, plan->block.ptr);
