@@ -77,7 +77,7 @@ static regex_t number_form;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
-    return regcomp(&number_form, "^(0[xX][0-9a-fA-F]+|[0-9]+)[KMGkmg]?$", REG_EXTENDED | REG_NOSUB);
+    return regcomp(&number_form, "^-?(0[xX][0-9a-fA-F]+|[0-9]+)[KMGkmg]?$", REG_EXTENDED | REG_NOSUB);
 }
 
 /* Saturates, as strtoull does. */
@@ -93,10 +93,11 @@ static uint64_t scaled(const char *text) {
 }
 
 static void want_number(const struct option *option, struct value *value, const char *text) {
-    bool good = regexec(&number_form, text, 0, NULL, 0) == 0;
-    uint64_t number = good ? scaled(text) : option->def;
-    value->number = number < option->min ? option->min : number > option->max ? option->max : number;
-    wanted_lines += !good || value->number != number;
+    bool good = regexec(&number_form, text, 0, NULL, 0) == 0, minus = text[0] == '-';
+    uint64_t number = good ? scaled(text + minus) : option->def;
+    bool below = good && minus && number != 0; /* under zero, and so under each smallest value */
+    value->number = below || number < option->min ? option->min : number > option->max ? option->max : number;
+    wanted_lines += !good || below || value->number != number;
 }
 
 static void want_bool(struct value *value, const char *text) {
