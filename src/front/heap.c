@@ -9,6 +9,7 @@
 #include "front/remote.h"
 #include "front/tcache.h"
 #include "pages/meta.h"
+#include "pages/pages.h"
 
 #include <pthread.h>
 
@@ -234,17 +235,12 @@ static bool at_slab_limit(const struct hak_heap *heap, unsigned size_class) {
     return hak_unlikely(limit != 0) && next > limit;
 }
 
-/* Whether it is so large that what a huge page holds too much of is little beside it. */
-static bool takes_huge(const struct hak_heap *heap) {
-    const uint64_t least = hak_option(HUGE_BYTES);
-    return least != 0 && (uint64_t)heap->granules * HAK_GRANULE >= least;
-}
-
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class) {
     if (at_slab_limit(heap, size_class)) return NULL;
     struct hak_slab *slab = adopt(heap, size_class);
     if (slab == NULL) {
-        slab = hak_slab_take(size_class, heap, hak_heap_tag(heap), takes_huge(heap));
+        bool huge = hak_pages_may_be_huge((uint64_t)heap->granules * HAK_GRANULE);
+        slab = hak_slab_take(size_class, heap, hak_heap_tag(heap), huge);
         if (slab == NULL) return NULL;
         count_slab(heap, size_class, 1);
     }

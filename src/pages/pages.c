@@ -169,6 +169,11 @@ bool hak_pages_purge_is_refused(void) {
     return hak_unlikely(until != 0) && hak_sys_now_ms() < until;
 }
 
+bool hak_pages_may_be_huge(uint64_t bytes) {
+    const uint64_t least = hak_option(HUGE_BYTES);
+    return least != 0 && bytes >= least;
+}
+
 bool hak_pages_resize(void *ptr, size_t old_bytes, size_t new_bytes, bool *movable) {
     enum hak_sys_remap result = hak_sys_remap_in_place(ptr, old_bytes, new_bytes);
     *movable = result != HAK_REMAP_SPLIT;

@@ -14,6 +14,8 @@ void hak_pages_unmap(void *ptr, size_t bytes);
 bool hak_pages_purge(void *ptr, size_t bytes);
 /* True for PURGE_DELAY_MS after the system refused a purge (locked pages): no use in asking at every free. */
 bool hak_pages_purge_is_refused(void);
+/* Whether who holds `bytes` may take huge pages (HUGE_BYTES): what those hold too much of is little beside it. */
+bool hak_pages_may_be_huge(uint64_t bytes);
 /* A range in use is two now, or two neighbours are one: each is given back by itself. */
 void hak_pages_count_cut(void);
 void hak_pages_count_joined(void);

@@ -1,7 +1,6 @@
 /* The L2.5 pool's entry points (l25.h): where a run is looked for, and what a free checks. */
 #include "stores/l25.h"
 
-#include "base/options.h"
 #include "base/sys.h"
 #include "pages/budget.h"
 #include "pages/meta.h"
@@ -94,12 +93,6 @@ static struct hak_l25_chunk *descriptor_for(struct hak_l25_shard *shard) {
     return chunk;
 }
 
-/* Whether what a huge page holds too much of is much beside all that a shard has. */
-static bool is_kept_small(const struct hak_l25_shard *shard) {
-    const uint64_t huge_bytes = hak_option(HUGE_BYTES);
-    return huge_bytes == 0 || hak_load_rlx(&shard->chunks) * HAK_CHUNK_BYTES < huge_bytes;
-}
-
 static void *map_chunk(const struct hak_l25_shard *shard, bool *zero) {
     void *base = hak_pages_map(HAK_CHUNK_BYTES, HAK_CHUNK_BYTES, zero);
     if (base == NULL) return NULL;
@@ -107,7 +100,8 @@ static void *map_chunk(const struct hak_l25_shard *shard, bool *zero) {
         hak_pages_unmap(base, HAK_CHUNK_BYTES);
         return NULL;
     }
-    if (is_kept_small(shard)) hak_sys_keep_small(base, HAK_CHUNK_BYTES);
+    if (!hak_pages_may_be_huge(hak_load_rlx(&shard->chunks) * HAK_CHUNK_BYTES))
+        hak_sys_keep_small(base, HAK_CHUNK_BYTES);
     return base;
 }
 
