@@ -358,13 +358,21 @@ static bool is_as_due(const struct ending *ending) {
     return false;
 }
 
+/* libFuzzer's timer interrupts it. */
+static ssize_t read_on(int fd, char *text, size_t bytes) {
+    ssize_t n;
+    while ((n = read(fd, text, bytes)) < 0 && errno == EINTR) {
+    }
+    return n;
+}
+
 static void read_text(int read_end, struct ending *ending) {
     size_t used = 0;
     char rest[256];
     ssize_t n;
-    while ((n = read(read_end, ending->text + used, sizeof ending->text - 1 - used)) > 0) used += (size_t)n;
+    while ((n = read_on(read_end, ending->text + used, sizeof ending->text - 1 - used)) > 0) used += (size_t)n;
     ending->text[used] = '\0';
-    while (read(read_end, rest, sizeof rest) > 0) {
+    while (read_on(read_end, rest, sizeof rest) > 0) {
     }
     close(read_end);
 }
