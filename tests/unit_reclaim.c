@@ -292,6 +292,49 @@ static void what_is_kept_beyond_the_budgets_is_bounded(void **state) {
     succeeds(use_a_store_beyond_all_bounds);
 }
 
+/* Now more small blocks, now more medium ones, `bytes` of the more; what the last of `rounds` gave back to the system.
+ */
+static uint64_t purged_in_turns(unsigned rounds, size_t bytes) {
+    static void *small[65536], *medium[1024];
+    uint64_t before = 0;
+    for (unsigned round = 0; round < rounds; round++) {
+        before = hak_slab_stats().purged_bytes + hak_l25_stats().purged_bytes;
+        const size_t smalls = bytes / KIB / (round % 2 == 0 ? 1 : 4);
+        const size_t mediums = bytes / (64 * KIB) / (round % 2 == 0 ? 4 : 1);
+        must(smalls <= sizeof small / sizeof small[0] && mediums <= sizeof medium / sizeof medium[0]);
+        for (size_t i = 0; i < smalls; i++) must((small[i] = hak_malloc(KIB)) != NULL);
+        for (size_t i = 0; i < mediums; i++) must((medium[i] = hak_malloc(64 * KIB - 64)) != NULL);
+        for (size_t i = 0; i < smalls; i++) hak_free(small[i]);
+        for (size_t i = 0; i < mediums; i++) hak_free(medium[i]);
+    }
+    return hak_slab_stats().purged_bytes + hak_l25_stats().purged_bytes - before;
+}
+
+static void use_two_stores_in_turn(void *argument) {
+    (void)argument;
+    hak_sys_set_now_for_test(1000000);
+    must(purged_in_turns(1, 6 * MIB) >= 4 * MIB);
+    must(purged_in_turns(20, 6 * MIB) <= MIB);
+    must(purged_in_turns(20, 64 * MIB) >= 32 * MIB); /* of more, most is for the other to grow into, each time */
+    set_option(RETAIN_PERCENT, 0);
+    must(purged_in_turns(20, 6 * MIB) >= 4 * MIB);
+}
+
+/* All within the budgets: what goes, goes for the other store. */
+static void give_to_each_other(void *argument) {
+    (void)argument;
+    hak_sys_set_now_for_test(1000000);
+    set_option(RETAIN_BYTES, 8 * MIB);
+    must(purged_in_turns(2, 6 * MIB) >= 2 * MIB);
+    must(purged_in_turns(20, 6 * MIB) <= MIB);
+}
+
+static void what_two_stores_take_in_turn_is_soon_kept(void **state) {
+    (void)state;
+    succeeds(use_two_stores_in_turn);
+    succeeds(give_to_each_other);
+}
+
 static void what_is_taken_and_freed_in_turn_is_soon_kept(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof saw / sizeof saw[0]; i++) {
@@ -308,6 +351,7 @@ int main(void) {
         cmocka_unit_test(an_eighth_of_the_budget_stays),
         cmocka_unit_test(a_large_block_that_is_not_kept_takes_nothing_anew_each_time),
         cmocka_unit_test(what_is_taken_and_freed_in_turn_is_soon_kept),
+        cmocka_unit_test(what_two_stores_take_in_turn_is_soon_kept),
         cmocka_unit_test(what_is_kept_beyond_the_budgets_is_bounded),
         cmocka_unit_test(what_is_kept_for_slabs_goes_by_what_they_held),
         cmocka_unit_test(growth_of_a_large_block_counts_as_taking),

@@ -59,9 +59,9 @@ static void reclaim(void) {
         hak_heap_lend_sleeping();
         hak_slab_relieve();
     }
-    if (l25 + big != 0) hak_slab_reclaim(l25 + big);
-    if (slabs + big != 0) hak_l25_reclaim(slabs + big);
-    if (slabs + l25 != 0) hak_big_reclaim(slabs + l25);
+    if (l25 + big != 0) hak_budget_trimmed(HAK_STORE_SLABS, hak_slab_reclaim(l25 + big));
+    if (slabs + big != 0) hak_budget_trimmed(HAK_STORE_L25, hak_l25_reclaim(slabs + big));
+    if (slabs + l25 != 0) hak_budget_trimmed(HAK_STORE_BIG, hak_big_reclaim(slabs + l25));
 }
 
 void hak_tick(void) {

@@ -24,14 +24,14 @@ void hak_budget_note_live(enum hak_store store, uint64_t bytes) {
     if (bytes > hak_load_rlx(&counts[store].peak)) hak_store_rlx(&counts[store].peak, bytes);
 }
 
-bool hak_budget_asks_live(enum hak_store store) {
-    return hak_load_rlx(&counts[store].extra) >= EXTRA_LEAST * hak_option(RETAIN_BYTES);
-}
+static uint64_t small_extra(void) { return EXTRA_LEAST * hak_option(RETAIN_BYTES); }
+
+bool hak_budget_asks_live(enum hak_store store) { return hak_load_rlx(&counts[store].extra) >= small_extra(); }
 
 /* Memory that comes and goes as a whole may stay as it was at its peak. */
 static uint64_t most_extra(enum hak_store store, uint64_t in_use) {
     const uint64_t peak = hak_load_rlx(&counts[store].peak);
-    return EXTRA_LEAST * hak_option(RETAIN_BYTES) + (peak > in_use ? peak - in_use : 0);
+    return small_extra() + (peak > in_use ? peak - in_use : 0);
 }
 
 static uint64_t least_of(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -44,9 +44,11 @@ uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in
     /* Free slabs fit nearly anywhere, so that a quarter of the share is enough to keep them for the next taker. */
     const uint64_t share = in_use / (store == HAK_STORE_SLABS ? 400 : 100) * percent;
     const uint64_t budget = fixed > share ? fixed : share;
-    if (part == HAK_BUDGET_FLOOR) return budget / FLOOR_SHARE;
-    if (percent == 0) return budget;
-    return budget + least_of(hak_load_rlx(&counts[store].extra), most_extra(store, in_use));
+    const uint64_t kept = part == HAK_BUDGET_FLOOR ? budget / FLOOR_SHARE : budget;
+    if (percent == 0) return kept;
+    /* Of much, most is there for the others to grow into: else each might keep what only one at a time needs. */
+    const uint64_t most = part == HAK_BUDGET_FLOOR ? small_extra() : most_extra(store, in_use);
+    return kept + least_of(hak_load_rlx(&counts[store].extra), most);
 }
 
 void hak_budget_count(enum hak_store store, ptrdiff_t bytes) {

@@ -1,9 +1,10 @@
 /* How much free memory the stores keep resident. Each has a budget of dirty bytes; beyond it, memory goes back at once.
  *
  * Reuse goes before growth: what one store takes that was not resident, the others give back of what they hold dirty,
- * down to a floor. And no store gives back at each free what it needs again at once: what it trimmed and took anew
- * within PURGE_DELAY_MS is added to its budget for a while: up to 16 times RETAIN_BYTES, and further as long as no more
- * is in use and kept than was live at the peak; for all stores together at most 256 times RETAIN_BYTES.
+ * down to a floor. And no store gives back what it needs again at once: what it trimmed, for the budget or for another,
+ * and took anew within PURGE_DELAY_MS is added to its budget for a while: up to 16 times RETAIN_BYTES, which are added
+ * to its floor as well, and further as long as no more is in use and kept than was live at the peak; for all stores
+ * together at most 256 times RETAIN_BYTES.
  * All of this is advice: any thread, relaxed, publishes nothing. */
 #ifndef HAK_PAGES_BUDGET_H
 #define HAK_PAGES_BUDGET_H
@@ -22,7 +23,7 @@ void hak_budget_note_live(enum hak_store store, uint64_t bytes);
 /* So many bytes were taken that were not resident; or fewer than none, if a block's went back at once when it was
  * freed. What was kept first, and goes later, is no room to grow into: it is not counted. */
 void hak_budget_count(enum hak_store store, ptrdiff_t bytes);
-/* Memory went back because more was dirty than the budget allows. */
+/* Memory went back because more was dirty than that part of the budget allows. */
 void hak_budget_trimmed(enum hak_store store, size_t bytes);
 /* True for PURGE_DELAY_MS or longer after that: who then takes memory that is not resident, and has no more than the
  * floor dirty, says so. */
