@@ -211,10 +211,12 @@ static void use_slabs_that_hold_little(void *argument) {
     const uint64_t unit = hak_option(RETAIN_BYTES), all = 250 * unit;
     hak_sys_set_now_for_test(1000000);
     must(!hak_budget_asks_live(HAK_STORE_SLABS));
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8);
     for (unsigned i = 0; i < 3; i++) {
         hak_budget_trimmed(HAK_STORE_SLABS, all);
         hak_budget_retaken(HAK_STORE_SLABS, all);
         must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == 17 * unit);
+        must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8 + 16 * unit);
         must(hak_budget_asks_live(HAK_STORE_SLABS));
     }
     hak_budget_trimmed(HAK_STORE_L25, all); /* which it does not take the room of */
@@ -225,10 +227,14 @@ static void use_slabs_that_hold_little(void *argument) {
     hak_budget_trimmed(HAK_STORE_SLABS, all);
     hak_budget_retaken(HAK_STORE_SLABS, all - 16 * unit);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8 + 16 * unit);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all) == all / 2 + 16 * unit);
     hak_budget_decay(2000000);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all / 2);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all / 2) == all / 4 + 16 * unit);
+    set_option(RETAIN_PERCENT, 0); /* what was learned no longer counts */
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8);
 }
 
 static void *wait_for_the_others(void *barrier) {
@@ -325,7 +331,10 @@ static void give_to_each_other(void *argument) {
     (void)argument;
     hak_sys_set_now_for_test(1000000);
     set_option(RETAIN_BYTES, 8 * MIB);
-    must(purged_in_turns(2, 6 * MIB) >= 2 * MIB);
+    const uint64_t percent = hak_option(RETAIN_PERCENT);
+    set_option(RETAIN_PERCENT, 0); /* nothing is learned */
+    must(purged_in_turns(20, 6 * MIB) >= 2 * MIB);
+    set_option(RETAIN_PERCENT, percent);
     must(purged_in_turns(20, 6 * MIB) <= MIB);
 }
 

@@ -23,7 +23,7 @@ void hak_budget_note_live(enum hak_store store, uint64_t bytes);
 /* So many bytes were taken that were not resident; or fewer than none, if a block's went back at once when it was
  * freed. What was kept first, and goes later, is no room to grow into: it is not counted. */
 void hak_budget_count(enum hak_store store, ptrdiff_t bytes);
-/* Memory went back because more was dirty than that part of the budget allows. */
+/* Memory went back because more was dirty than the budget allows, or than its floor while another store grew. */
 void hak_budget_trimmed(enum hak_store store, size_t bytes);
 /* True for PURGE_DELAY_MS or longer after that: who then takes memory that is not resident, and has no more than the
  * floor dirty, says so. */

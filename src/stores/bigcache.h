@@ -29,7 +29,7 @@ struct hak_block hak_big_realloc(void *descriptor, void *ptr, size_t bytes, uint
 
 /* Gives back what has been cached for PURGE_DELAY_MS, and the mapping after BIGCACHE_DECAY_MS. */
 void hak_big_decay(uint64_t now_ms);
-/* Gives back up to about `most_bytes`, as far as more is dirty than an eighth of the budget; returns the bytes. */
+/* Gives back up to about `most_bytes`, as far as more is dirty than the floor of the budget; returns the bytes. */
 size_t hak_big_reclaim(size_t most_bytes);
 /* Unmaps all that is cached. Returns the bytes. */
 size_t hak_big_purge_all(void);

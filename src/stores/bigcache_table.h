@@ -93,11 +93,11 @@ HAK_INLINE size_t hak_big_at_most(size_t bytes) { return bytes + bytes / 4; }
 struct hak_big *hak_big_table_take_locked(size_t bytes, size_t align, uintptr_t site) HAK_REQUIRES(hak_big_table.lock);
 /* What may be dirty: BIGCACHE_RESIDENT, or a share of what is live. `held` bytes are neither live nor in the table. */
 uint64_t hak_big_table_budget_locked(enum hak_budget_part part, size_t held) HAK_REQUIRES(hak_big_table.lock);
-/* Takes out the oldest dirty entries: about `most_bytes`, and at most `most`, as far as more than an eighth of the
+/* Takes out the oldest dirty entries: about `most_bytes`, and at most `most`, as far as more than the floor of the
  * budget is dirty. */
 void hak_big_table_reclaim_locked(size_t most_bytes, unsigned most, struct hak_big_victims *victims)
     HAK_REQUIRES(hak_big_table.lock);
-/* No more than an eighth of the budget is dirty. */
+/* No more than the floor of the budget is dirty. */
 bool hak_big_table_is_spent_locked(void) HAK_REQUIRES(hak_big_table.lock);
 /* Adds an entry; its fields are set but for class and hash. The table has buckets. */
 void hak_big_table_insert_locked(struct hak_big *big, struct hak_big_victims *victims) HAK_REQUIRES(hak_big_table.lock);

@@ -29,7 +29,7 @@ size_t hak_l25_request(void *descriptor, const void *ptr);
 
 /* Gives back what has been free for PURGE_DELAY_MS, and whole chunks after UNMAP_DELAY_MS. */
 void hak_l25_decay(uint64_t now_ms);
-/* Gives back up to about `most_bytes`, as far as more is dirty than an eighth of the budget; returns the bytes. */
+/* Gives back up to about `most_bytes`, as far as more is dirty than the floor of the budget; returns the bytes. */
 size_t hak_l25_reclaim(size_t most_bytes);
 /* Gives back all that is free, at once. Returns the bytes: of address space for a chunk, else of memory. */
 size_t hak_l25_purge_all(void);

@@ -107,7 +107,7 @@ HAK_INLINE bool hak_slab_is_empty(const struct hak_slab *slab) { return slab->fr
 
 /* Purges and unmaps what is over the budget. Call with no lock held. */
 void hak_slab_relieve(void);
-/* Gives back up to about `most_bytes`, as far as more is dirty than an eighth of the budget; returns the bytes. */
+/* Gives back up to about `most_bytes`, as far as more is dirty than the floor of the budget; returns the bytes. */
 size_t hak_slab_reclaim(size_t most_bytes);
 /* The same by age. */
 void hak_slab_decay(uint64_t now_ms);
