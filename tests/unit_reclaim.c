@@ -298,8 +298,7 @@ static void what_is_kept_beyond_the_budgets_is_bounded(void **state) {
     succeeds(use_a_store_beyond_all_bounds);
 }
 
-/* Now more small blocks, now more medium ones, `bytes` of the more; what the last of `rounds` gave back to the system.
- */
+/* Now more small blocks, now more medium ones, `bytes` of the more; what the last of `rounds` gave back. */
 static uint64_t purged_in_turns(unsigned rounds, size_t bytes) {
     static void *small[65536], *medium[1024];
     uint64_t before = 0;

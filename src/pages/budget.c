@@ -7,8 +7,7 @@
 
 /* By so many times RETAIN_BYTES all budgets together may rise: a process that goes idle may keep it. */
 #define EXTRA_MAX 256
-/* Each by so many, its floor as well, and further only as long as no more is in use and kept than was live at the peak.
- */
+/* Each by so many, and its floor; further only as long as no more is in use and kept than was live at the peak. */
 #define EXTRA_LEAST 16
 #define FLOOR_SHARE 8
 
