@@ -337,10 +337,26 @@ static void give_to_each_other(void *argument) {
     must(purged_in_turns(20, 6 * MIB) <= MIB);
 }
 
+/* A large block that goes for medium ones, and is then asked for again. */
+static void take_a_large_block_back(void *argument) {
+    (void)argument;
+    have_room_for_all();
+    const uint64_t floor = hak_budget(HAK_STORE_BIG, HAK_BUDGET_FLOOR, 0);
+    hak_free(hak_malloc(48 * MIB));
+    fill_l25();
+    hak_tick();
+    must(hak_big_stats().cached_dirty == 0);
+    must(hak_budget(HAK_STORE_BIG, HAK_BUDGET_FLOOR, 0) == floor);
+    hak_free(hak_malloc(48 * MIB));
+    const uint64_t rise = hak_budget(HAK_STORE_BIG, HAK_BUDGET_FLOOR, 0) - floor;
+    must(rise >= 48 * MIB && rise <= 50 * MIB);
+}
+
 static void what_two_stores_take_in_turn_is_soon_kept(void **state) {
     (void)state;
     succeeds(use_two_stores_in_turn);
     succeeds(give_to_each_other);
+    succeeds(take_a_large_block_back);
 }
 
 static void what_is_taken_and_freed_in_turn_is_soon_kept(void **state) {
