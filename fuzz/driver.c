@@ -1,14 +1,19 @@
 /* Replays files through a target, without a fuzzer and with any compiler: TARGET FILE_OR_DIRECTORY... ("-": standard
  * input). Says which file comes next, so that the last line names the one that fails. Each file is copied to a buffer
- * of its own size, so that a tool sees a read behind its end. */
+ * of its own size, so that a tool sees a read behind its end. A timer interrupts the target, as libFuzzer's does, only
+ * a thousand times as often: a system call in which its first thread waits ends with EINTR now and then. */
+#include "base/config.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -38,12 +43,25 @@ static uint8_t *read_all(int fd, const char *path, size_t *bytes) {
     return data;
 }
 
+static void on_alarm(int number) { (void)number; }
+
+/* Not under ThreadSanitizer: it runs handlers in the middle of pthread_join, where the C library frees the stack of the
+ * thread that ended, and then waits for the lock of its own that the free holds. */
+static void set_timer(suseconds_t microseconds) {
+    const struct itimerval timer = {.it_interval.tv_usec = microseconds, .it_value.tv_usec = microseconds};
+    const struct sigaction action = {.sa_handler = on_alarm}; /* no SA_RESTART */
+    if (HAK_TSAN) return;
+    if (sigaction(SIGALRM, &action, NULL) != 0 || setitimer(ITIMER_REAL, &timer, NULL) != 0) give_up("SIGALRM");
+}
+
 static void replay(int fd, const char *path) {
     size_t bytes;
     uint8_t *data = read_all(fd, path, &bytes);
     printf("%s\n", path);
     fflush(stdout);
+    set_timer(1000);
     LLVMFuzzerTestOneInput(data, bytes);
+    set_timer(0);
     free(data);
     replayed++;
 }
