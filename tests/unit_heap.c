@@ -2,6 +2,8 @@
  * a second one found; the limit per class. Each test has a process of its own. */
 #include "support/peer.h"
 
+#include "base/sys.h"
+
 #include <sys/mman.h>
 
 static uint32_t cached(unsigned c) {
@@ -129,9 +131,54 @@ static void adopt_slabs(void *argument) {
     must(hak_heap_check());
 }
 
+enum { CROWD = 70 }; /* more than are looked at in one go */
+struct crowd {
+    pthread_t threads[CROWD];
+    pthread_barrier_t here, gone;
+};
+
+static void *stand_by(void *argument) {
+    struct crowd *crowd = argument;
+    hak_heap_get(); /* without a slab: who takes much has the heaps of others lent */
+    pthread_barrier_wait(&crowd->here);
+    pthread_barrier_wait(&crowd->gone);
+    return NULL;
+}
+
+static void gather(struct crowd *crowd) {
+    must(pthread_barrier_init(&crowd->here, NULL, CROWD + 1) == 0);
+    must(pthread_barrier_init(&crowd->gone, NULL, CROWD + 1) == 0);
+    for (unsigned i = 0; i < CROWD; i++) start_thread(&crowd->threads[i], stand_by, crowd);
+    pthread_barrier_wait(&crowd->here);
+}
+
+static void disperse(struct crowd *crowd) {
+    pthread_barrier_wait(&crowd->gone);
+    for (unsigned i = 0; i < CROWD; i++) must(pthread_join(crowd->threads[i], NULL) == 0);
+}
+
+static void adopt_from_behind_many(void *argument) {
+    static struct crowd crowd;
+    (void)argument;
+    hak_store_rlx(&hak_options.TLS_WARM_BYTES, 0);
+    hak_store_rlx(&hak_options.PREWARM, 0);
+    hak_sys_set_now_for_test(1000000); /* nor are they lent by time */
+    hak_heap_get();
+    gather(&crowd);
+    run_thread(leave_holes, NULL);
+    disperse(&crowd); /* all in front of that one */
+    take(CLASS_1024);
+    must(stats_of_front().adopted_slabs == 0);
+    gather(&crowd); /* in the same heaps */
+    for (unsigned i = 0; i < PER_SLAB; i++) take(CLASS_1024);
+    must(stats_of_front().adopted_slabs == 1);
+    disperse(&crowd);
+}
+
 static void a_thread_adopts_what_a_parked_heap_has_before_it_asks_for_more(void **state) {
     (void)state;
     succeeds(adopt_slabs);
+    succeeds(adopt_from_behind_many);
 }
 
 static void free_for_the_dead(void *argument) {
