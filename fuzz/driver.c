@@ -1,7 +1,7 @@
 /* Replays files through a target, without a fuzzer and with any compiler: TARGET FILE_OR_DIRECTORY... ("-": standard
  * input). Says which file comes next, so that the last line names the one that fails. Each file is copied to a buffer
- * of its own size, so that a tool sees a read behind its end. A timer interrupts the target, as libFuzzer's does, only
- * a thousand times as often: a system call in which its first thread waits ends with EINTR now and then. */
+ * of its own size, so that a tool sees a read behind its end. A timer interrupts the target every millisecond, as
+ * libFuzzer's does every 13 seconds: a system call in which its first thread waits ends with EINTR now and then. */
 #include "base/config.h"
 
 #include <dirent.h>

@@ -155,6 +155,7 @@ static void gather(struct crowd *crowd) {
 static void disperse(struct crowd *crowd) {
     pthread_barrier_wait(&crowd->gone);
     for (unsigned i = 0; i < CROWD; i++) must(pthread_join(crowd->threads[i], NULL) == 0);
+    must(pthread_barrier_destroy(&crowd->here) == 0 && pthread_barrier_destroy(&crowd->gone) == 0);
 }
 
 static void adopt_from_behind_many(void *argument) {

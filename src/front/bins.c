@@ -247,9 +247,11 @@ void hak_bin_sweep(struct hak_heap *heap, unsigned c) {
 /* How many of the newest blocks, up to `bytes`, lie in one granule, and so in one slab: it cannot be given back. */
 static uint32_t newest_together(const struct hak_heap *heap, unsigned c, size_t bytes) {
     void *const *newest = heap->bin[c].top - 1;
-    const size_t fill = hak_bin_fill(heap, c), fit = bytes / hak_class_bytes(c), most = fill < fit ? fill : fit;
+    const size_t size = hak_class_bytes(c), fill = hak_bin_fill(heap, c);
     uint32_t n = 0;
-    while (n < most && ((uintptr_t)newest[0] ^ (uintptr_t)newest[-(ptrdiff_t)n]) < HAK_GRANULE) n++;
+    while (n < fill && (n + 1) * size <= bytes &&
+           ((uintptr_t)newest[0] ^ (uintptr_t)newest[-(ptrdiff_t)n]) < HAK_GRANULE)
+        n++;
     return n;
 }
 

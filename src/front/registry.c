@@ -26,9 +26,9 @@ static struct hak_heap *next_look HAK_GUARDED_BY(registry_lock);
 static uint64_t parked_count HAK_GUARDED_BY(registry_lock);
 static uint32_t warm_count HAK_GUARDED_BY(registry_lock); /* listed or not */
 
-/* Classes of which a parked or lent heap may have slabs to offer, as bits. Changed under the registry lock; read
- * without it as a hint whether it is worth taking: relaxed. */
-static _Atomic uint64_t offered;
+/* How many parked or lent heaps have slabs of a class to offer. Changed under the registry lock; read without it as a
+ * hint whether it is worth taking: relaxed. */
+static _Atomic uint32_t parked_with[HAK_CLASS_COUNT];
 
 /* ---- all heaps ------------------------------------------------------------------------------------------ */
 
@@ -51,6 +51,13 @@ bool hak_registry_add(struct hak_heap *heap) {
 }
 
 /* ---- parking and claiming ------------------------------------------------------------------------------- */
+
+static void count_parked_classes_locked(struct hak_heap *heap, uint32_t change) HAK_REQUIRES(registry_lock) {
+    for (uint64_t left = heap->parked_classes; left != 0; left &= left - 1) {
+        _Atomic uint32_t *with = &parked_with[__builtin_ctzll(left)];
+        hak_store_rlx(with, hak_load_rlx(with) + change);
+    }
+}
 
 static struct hak_heap **list_of_locked(const struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     return heap->lent ? &lent_heaps : heap->warm ? &warm_heaps : &parked_heaps;
@@ -80,7 +87,7 @@ static void note_offers(struct hak_heap *heap) {
 
 static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
     struct hak_heap **list = list_of_locked(heap);
-    hak_store_rlx(&offered, hak_load_rlx(&offered) | heap->parked_classes);
+    count_parked_classes_locked(heap, 1);
     heap->parked = true;
     heap->prev_parked = NULL;
     heap->next_parked = *list;
@@ -91,6 +98,7 @@ static void parked_insert_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lo
 }
 
 static void parked_remove_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock) {
+    count_parked_classes_locked(heap, UINT32_MAX); /* minus one */
     heap->parked = false;
     hak_store_rlx(&heap->hold, heap->lent ? HAK_HOLD_CLAIMED : HAK_HOLD_OWNER);
     if (heap->prev_parked != NULL) heap->prev_parked->next_parked = heap->next_parked;
@@ -191,26 +199,19 @@ struct hak_heap *hak_registry_take_parked(void) {
     return heap;
 }
 
-/* `*all`: the list was looked through to its end. */
-static struct hak_heap *first_with_locked(struct hak_heap *list, unsigned size_class, bool *all)
-    HAK_REQUIRES(registry_lock) {
-    unsigned looks = 0;
-    for (; list != NULL && looks < LOOKS; looks++, list = list->next_parked)
+static struct hak_heap *first_with_locked(struct hak_heap *list, unsigned size_class) HAK_REQUIRES(registry_lock) {
+    for (unsigned looks = 0; list != NULL && looks < LOOKS; looks++, list = list->next_parked)
         if ((list->parked_classes >> size_class & 1) != 0) return list;
-    *all = *all && list == NULL;
     return NULL;
 }
 
 struct hak_heap *hak_registry_claim_with(unsigned size_class) {
-    const uint64_t bit = (uint64_t)1 << size_class;
-    if ((hak_load_rlx(&offered) & bit) == 0) return NULL;
-    bool all = true;
+    if (hak_load_rlx(&parked_with[size_class]) == 0) return NULL;
     hak_lock(&registry_lock);
-    struct hak_heap *heap = first_with_locked(parked_heaps, size_class, &all);
-    if (heap == NULL) heap = first_with_locked(warm_heaps, size_class, &all);
-    if (heap == NULL) heap = first_with_locked(lent_heaps, size_class, &all);
+    struct hak_heap *heap = first_with_locked(parked_heaps, size_class);
+    if (heap == NULL) heap = first_with_locked(warm_heaps, size_class);
+    if (heap == NULL) heap = first_with_locked(lent_heaps, size_class);
     if (heap != NULL) parked_remove_locked(heap);
-    else if (all) hak_store_rlx(&offered, hak_load_rlx(&offered) & ~bit);
     hak_unlock(&registry_lock);
     return heap;
 }
@@ -353,7 +354,7 @@ static void park_orphan_locked(struct hak_heap *heap) HAK_REQUIRES(registry_lock
 static void park_orphans_locked(void) HAK_REQUIRES(registry_lock) {
     parked_heaps = warm_heaps = lent_heaps = NULL;
     parked_count = warm_count = 0;
-    hak_store_rlx(&offered, 0);
+    for (unsigned c = 0; c < HAK_CLASS_COUNT; c++) hak_store_rlx(&parked_with[c], 0);
     for (struct hak_heap *heap = all_heaps; heap != NULL; heap = heap->next)
         if (heap != hak_tls_heap) park_orphan_locked(heap);
 }
