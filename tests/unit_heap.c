@@ -161,7 +161,6 @@ static void disperse(struct crowd *crowd) {
 static void adopt_from_behind_many(void *argument) {
     static struct crowd crowd;
     (void)argument;
-    hak_store_rlx(&hak_options.TLS_WARM_BYTES, 0);
     hak_store_rlx(&hak_options.PREWARM, 0);
     hak_sys_set_now_for_test(1000000); /* nor are they lent by time */
     hak_heap_get();
