@@ -215,23 +215,23 @@ static void use_slabs_that_hold_little(void *argument) {
     for (unsigned i = 0; i < 3; i++) {
         hak_budget_trimmed(HAK_STORE_SLABS, all);
         hak_budget_retaken(HAK_STORE_SLABS, all);
-        must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == 17 * unit);
-        must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8 + 16 * unit);
+        must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == 9 * unit);
+        must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8 + 8 * unit);
         must(hak_budget_asks_live(HAK_STORE_SLABS));
     }
     hak_budget_trimmed(HAK_STORE_L25, all); /* which it does not take the room of */
-    hak_budget_retaken(HAK_STORE_L25, 16 * unit);
-    must(hak_budget(HAK_STORE_L25, HAK_BUDGET_ALL, 0) == 17 * unit);
+    hak_budget_retaken(HAK_STORE_L25, 8 * unit);
+    must(hak_budget(HAK_STORE_L25, HAK_BUDGET_ALL, 0) == 9 * unit);
     hak_budget_reset_for_test(HAK_STORE_L25);
     hak_budget_note_live(HAK_STORE_SLABS, all);
     hak_budget_trimmed(HAK_STORE_SLABS, all);
-    hak_budget_retaken(HAK_STORE_SLABS, all - 16 * unit);
+    hak_budget_retaken(HAK_STORE_SLABS, all - 8 * unit);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all);
-    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8 + 16 * unit);
-    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all) == all / 2 + 16 * unit);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8 + 8 * unit);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all) == all / 4 + 8 * unit);
     hak_budget_decay(2000000);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit + all / 2);
-    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all / 2) == all / 4 + 16 * unit);
+    must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, all / 2) == all / 8 + 8 * unit);
     set_option(RETAIN_PERCENT, 0); /* what was learned no longer counts */
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_ALL, 0) == unit);
     must(hak_budget(HAK_STORE_SLABS, HAK_BUDGET_FLOOR, 0) == unit / 8);
@@ -318,11 +318,11 @@ static uint64_t purged_in_turns(unsigned rounds, size_t bytes) {
 static void use_two_stores_in_turn(void *argument) {
     (void)argument;
     hak_sys_set_now_for_test(1000000);
-    must(purged_in_turns(1, 6 * MIB) >= 4 * MIB);
-    must(purged_in_turns(20, 6 * MIB) <= MIB);
+    must(purged_in_turns(1, 4 * MIB) >= 2 * MIB);
+    must(purged_in_turns(20, 4 * MIB) <= MIB);
     must(purged_in_turns(20, 64 * MIB) >= 32 * MIB); /* of more, most is for the other to grow into, each time */
     set_option(RETAIN_PERCENT, 0);
-    must(purged_in_turns(20, 6 * MIB) >= 4 * MIB);
+    must(purged_in_turns(20, 4 * MIB) >= 2 * MIB);
 }
 
 /* All within the budgets: what goes, goes for the other store. */

@@ -8,7 +8,7 @@
 /* By so many times RETAIN_BYTES all budgets together may rise: a process that goes idle may keep it. */
 #define EXTRA_MAX 256
 /* Each by so many, and its floor; further only as long as no more is in use and kept than was live at the peak. */
-#define EXTRA_LEAST 16
+#define EXTRA_LEAST 8
 #define FLOOR_SHARE 8
 
 static struct {
@@ -41,8 +41,8 @@ uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in
     if (store != HAK_STORE_SLABS) hak_budget_note_live(store, in_use); /* there is often little in a slab in use */
     const uint64_t percent = hak_option(RETAIN_PERCENT);
     const uint64_t fixed = store == HAK_STORE_BIG ? hak_option(BIGCACHE_RESIDENT) : hak_option(RETAIN_BYTES);
-    /* Free slabs fit nearly anywhere, so that a quarter of the share is enough to keep them for the next taker. */
-    const uint64_t share = in_use / (store == HAK_STORE_SLABS ? 400 : 100) * percent;
+    /* Free slabs fit nearly anywhere, so that an eighth of the share is enough to keep them for the next taker. */
+    const uint64_t share = in_use / (store == HAK_STORE_SLABS ? 800 : 100) * percent;
     const uint64_t budget = fixed > share ? fixed : share;
     const uint64_t kept = part == HAK_BUDGET_FLOOR ? budget / FLOOR_SHARE : budget;
     if (percent == 0) return kept;
