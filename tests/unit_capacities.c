@@ -44,9 +44,7 @@ static void have_many_heaps(void *argument) {
         hak_tls_heap = hak_heap_initial();
         must(hak_tcache_alloc(0) != NULL);
     }
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
-    must(stats.threads == HEAPS);
+    must(stats_of_front().threads == HEAPS);
     hak_heap_each(follow, NULL);
     must(longest <= 16);
 }

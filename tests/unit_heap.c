@@ -45,9 +45,9 @@ static void a_new_thread_takes_a_parked_heap_over(void **state) {
 }
 
 static void *grow_two_bins(void *unused) {
-    hak_store_rlx(&hak_options.TLS_GROW_RATE, 0);
+    set_option(TLS_GROW_RATE, 0);
     for (unsigned c = 10; c <= 11; c++) {
-        hak_store_rlx(&hak_options.TLS_SLOTS_MAX, c == 10 ? 64 : 128);
+        set_option(TLS_SLOTS_MAX, c == 10 ? 64 : 128);
         for (unsigned i = 0; i < 2000; i++) take(c);
     }
     must(hak_tls_heap->state[10].capacity == 64 && hak_tls_heap->state[11].capacity == 128);
@@ -161,7 +161,7 @@ static void disperse(struct crowd *crowd) {
 static void adopt_from_behind_many(void *argument) {
     static struct crowd crowd;
     (void)argument;
-    hak_store_rlx(&hak_options.PREWARM, 0);
+    set_option(PREWARM, 0);
     hak_sys_set_now_for_test(1000000); /* nor are they lent by time */
     hak_heap_get();
     gather(&crowd);
@@ -195,9 +195,9 @@ static void free_for_the_dead(void *argument) {
 
 static void frees_into_a_parked_heap_release_what_becomes_empty(void **state) {
     (void)state;
-    hak_store_rlx(&hak_options.PREWARM, 0);
+    set_option(PREWARM, 0);
     succeeds(free_for_the_dead);
-    hak_store_rlx(&hak_options.PREWARM, 4);
+    set_option(PREWARM, 4);
 }
 
 /* ---- remote frees ---------------------------------------------------------------------------------------------- */
@@ -305,7 +305,7 @@ static void fill_the_outgoing_buffer(void *argument) {
         give(peer.result);
     }
     must(used_by_outgoing(mine) == 0); /* by number */
-    hak_store_rlx(&hak_options.REMOTE_BYTES, 100000);
+    set_option(REMOTE_BYTES, 100000);
     hak_remote_deliver(mine); /* the option counts from here on */
     for (unsigned i = 0; i < 4; i++) {
         must(used_by_outgoing(mine) == i * hak_class_bytes(HAK_CLASS_COUNT - 1));
@@ -336,7 +336,7 @@ static void flush_what_others_freed(void *argument) {
 
 static void a_flush_gives_slabs_back_that_remote_frees_have_emptied(void **state) {
     (void)state;
-    hak_store_rlx(&hak_options.PREWARM, 0);
+    set_option(PREWARM, 0);
     succeeds(flush_what_others_freed);
 }
 
@@ -439,7 +439,7 @@ static void reach_the_limit(void *argument) {
     enum { LIMIT = 32 * 1024, CLASS_64 = 3 };
     static void *blocks[LIMIT + 1];
     (void)argument;
-    hak_store_rlx(&hak_options.SUPERSLABS_MAX, 1);
+    set_option(SUPERSLABS_MAX, 1);
     size_t bytes = 64 - SLACK;
     for (unsigned i = 0; i < LIMIT; i++) must((blocks[i] = hak_malloc(bytes)) != NULL);
     for (unsigned i = 0; i < 3; i++) {
@@ -465,7 +465,7 @@ static void the_limit_per_class_is_met_and_refused_with_enomem(void **state) {
 
 static void grow_beside_a_full_class(void *argument) {
     (void)argument;
-    hak_store_rlx(&hak_options.SUPERSLABS_MAX, 1);
+    set_option(SUPERSLABS_MAX, 1);
     while (hak_malloc(224 - SLACK) != NULL) continue;
     give(take(3));
     const struct hak_bin *bin = &hak_tls_heap->bin[3];
@@ -503,7 +503,7 @@ int main(void) {
     };
     shared_block = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(shared_block != MAP_FAILED);
-    hak_store_rlx(&hak_options.TLS_WARM_BYTES, 0); /* threads that end leave nothing in their bins: unit_warm.c */
+    set_option(TLS_WARM_BYTES, 0); /* threads that end leave nothing in their bins: unit_warm.c */
     alarm(HANG_SECONDS);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

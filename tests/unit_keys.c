@@ -1,6 +1,7 @@
 /* Threads whose end cannot be watched, because no key for it can be had: the first thread keeps its heap, the others
  * share one. And keys that are not what hakmem left them to be; locks that a fork finds held by the forking thread.
  * Each test has a process of its own, in which hakmem has not been used before. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
 #include <limits.h>
@@ -64,8 +65,7 @@ static void live_without_key(void *argument) {
     give(second);
     hak_tcache_flush_all(hak_tls_heap);
     hak_heap_shared_flush();
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
+    const struct hak_front_stats stats = stats_of_front();
     must(stats.live_blocks[0] == 1 && stats.threads == 1);
     must(owner_of(first) == 0); /* its slab went back */
 }
@@ -140,8 +140,7 @@ static void end_with_a_wrong_value(void *argument) {
     (void)argument;
     give(take(CLASS_64));
     run_thread(set_a_key_by_hand, hak_tls_heap); /* the end of that thread must not park our heap */
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
+    const struct hak_front_stats stats = stats_of_front();
     must(stats.threads == 2 && stats.heaps_parked == 0);
     give(take(CLASS_64));
     must(hak_heap_check());

@@ -1,10 +1,10 @@
 /* Each way in which a block that came back twice, or that never was one, meets its slab again. The process ends with
  * one line, which says so if that was only when a cache was flushed. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
 #include <sys/mman.h>
 
-#include "base/options.h"
 #include "front/heap.h"
 #include "front/remote.h"
 #include "front/tcache.h"
@@ -41,7 +41,7 @@ static char *foreign_block(void) {
 }
 /* One that no bin of ours keeps, for there is none. */
 static char *foreign_block_to_send(void) {
-    hak_store_rlx(&hak_options.PREWARM, 0);
+    set_option(PREWARM, 0);
     char *ptr = foreign_block();
     must(hak_tls_heap->bin[CLASS_64].limit == hak_null_slots + 1);
     return ptr;
@@ -211,6 +211,6 @@ int main(void) {
     };
     shared_block = mmap(NULL, sizeof *shared_block, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(shared_block != MAP_FAILED);
-    hak_store_rlx(&hak_options.TLS_WARM_BYTES, 0); /* slabs go when their threads end */
+    set_option(TLS_WARM_BYTES, 0); /* slabs go when their threads end */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

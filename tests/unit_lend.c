@@ -201,8 +201,8 @@ static void *give_first(void *unused) {
 /* Without a bin a block goes straight to its slab: of which the thread must know that it is not its own any more. */
 static void free_without_bins(void *argument) {
     (void)argument;
-    hak_store_rlx(&hak_options.PREWARM, 0);
-    hak_store_rlx(&hak_options.TLS_BYTES, 0);
+    set_option(PREWARM, 0);
+    set_option(TLS_BYTES, 0);
     take(0);
     struct hak_heap *other = peer_with_three_slabs();
     free_some(1, 2);
@@ -264,7 +264,7 @@ static void *lend_all(void *unused) {
 static void deliver_to_own(void *argument) {
     (void)argument;
     enum { CLASS_512 = 20 };
-    hak_store_rlx(&hak_options.PREWARM, 0);
+    set_option(PREWARM, 0);
     take(0);
     void *freed[8];
     for (unsigned i = 0; i < COUNT(freed); i++) {

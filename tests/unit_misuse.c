@@ -1,12 +1,12 @@
 /* Misuse that the call itself finds, where it takes a state that a program seldom has. One line names function, pointer
  * and kind, and the process ends. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
 #include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "base/log.h"
-#include "base/options.h"
 #include "front/heap.h"
 #include "pages/region.h"
 
@@ -21,8 +21,8 @@ static void *take_block(void *where) {
 static void misaligned_in_a_block_of_another_thread(void *argument) {
     char *ptr = NULL;
     (void)argument;
-    hak_store_rlx(&hak_options.PREWARM, 0); /* or our bin would keep it */
-    hak_free(hak_malloc(1));                /* so that our heap is not the one that is parked */
+    set_option(PREWARM, 0);  /* or our bin would keep it */
+    hak_free(hak_malloc(1)); /* so that our heap is not the one that is parked */
     run_thread(take_block, &ptr);
     hak_free(*shared_block = ptr + 8);
 }
@@ -63,14 +63,14 @@ static void free_of_a_block_whose_slab_is_free(void *argument) {
 
 static void memory_of_another_allocator_where_that_is_fatal(void *argument) {
     (void)argument;
-    hak_store_rlx(&hak_options.FOREIGN_ABORT, 1);
+    set_option(FOREIGN_ABORT, 1);
     char *pages = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     hak_free(*shared_block = pages + 16);
 }
 
 static void nobody_knows_whose_where_that_is_fatal(void *argument) {
     (void)argument;
-    hak_store_rlx(&hak_options.FOREIGN_ABORT, 1);
+    set_option(FOREIGN_ABORT, 1);
     char *pages = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     const struct rlimit none = {0, 0};
     must(setrlimit(RLIMIT_NOFILE, &none) == 0); /* the map of the process cannot be read */

@@ -1,8 +1,8 @@
 /* The quarantine of builds for AddressSanitizer and Valgrind: it holds so many blocks, by number and by bytes, and
  * gives the oldest back first. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
-#include "base/options.h"
 #include "front/heap.h"
 
 #if HAK_QUARANTINE
@@ -12,24 +12,21 @@
 
 static uint64_t live(void) {
     hak_thread_flush();
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
-    return stats.live_blocks[0];
+    return stats_of_front().live_blocks[0];
 }
 
 /* To the stores, a block that is held is live. */
 static void hold_more_than_there_are_places_for(void *argument) {
     static void *blocks[BLOCKS];
     (void)argument;
-    hak_store_rlx(&hak_options.QUARANTINE, (uint64_t)1 << 30);
+    set_option(QUARANTINE, (uint64_t)1 << 30);
     uint64_t before = live();
     for (unsigned i = 0; i < BLOCKS; i++) must((blocks[i] = hak_malloc(24)) != NULL);
     for (unsigned i = 0; i < SLOTS; i++) hak_free(blocks[i]);
     must(live() == before + BLOCKS);
     for (unsigned i = SLOTS; i < BLOCKS; i++) hak_free(blocks[i]);
     must(live() == before + SLOTS);
-    hak_store_rlx(&hak_options.QUARANTINE,
-                  32 * 1000); /* the block that comes now is smaller, but pushes the rest out */
+    set_option(QUARANTINE, 32 * 1000); /* the block that comes now is smaller, but pushes the rest out */
     hak_free(hak_malloc(24));
     must(live() <= before + 1000 && live() > before);
     hak_purge();

@@ -1,9 +1,9 @@
 /* Budgets of dirty memory. Reuse goes before growth: where one store takes memory that was not resident, the others
  * give back as much of what they hold dirty; none does so for its own growth. And what a store gave back too early it
  * keeps the next time. Each piece runs in a process of its own. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
-#include "base/options.h"
 #include "base/sys.h"
 #include "front/heap.h"
 #include "front/tcache.h"
@@ -12,8 +12,6 @@
 #include "stores/bigcache.h"
 #include "stores/l25.h"
 #include "stores/slab.h"
-
-#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 
 enum { RUNS = 64, LARGE = 1 << 20 };
 
@@ -253,8 +251,7 @@ static uint64_t budget_after_visit(void) {
 }
 
 static uint64_t live_bytes(void) {
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
+    const struct hak_front_stats stats = stats_of_front();
     return stats.live_bytes[0] + stats.live_bytes[1];
 }
 

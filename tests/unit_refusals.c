@@ -1,12 +1,12 @@
 /* Where there is no memory for hakmem's own records, or for entries of the region map: what each unit does then, step
  * by step. (unit_faults.c asks only that nothing breaks.) And what another thread did while a unit was asking the
  * system: the hook that tests have there does it in its stead. Each test has a process of its own. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 #include "support/far.h"
 
 #include <sys/mman.h>
 
-#include "base/options.h"
 #include "base/size_class.h"
 #include "base/sys.h"
 #include "front/heap.h"
@@ -20,7 +20,6 @@
 #include "stores/l25_table.h"
 #include "stores/superslab.h"
 
-#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 #define CLASS_64 3
 #define CLASS_1024 (HAK_TINY_CLASSES - 1)
 #define PER_SLAB_64 1024
@@ -35,12 +34,6 @@ static void *take(unsigned c) {
 static void give(void *ptr) { hak_tcache_free(ptr, "free"); }
 
 static struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr).descriptor; }
-
-static struct hak_front_stats stats_of_front(void) {
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
-    return stats;
-}
 
 /* ---- what fails ---- */
 

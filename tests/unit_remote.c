@@ -1,5 +1,6 @@
 /* Blocks freed by other threads than their owner's, where two threads meet: nothing that is delivered may be lost, nor
  * seen before its time. Each test has a process of its own. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
 #include <sys/syscall.h>
@@ -25,8 +26,7 @@ static struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr)
 static void free_now(void *ptr) { hak_remote_free_now(slab_of(ptr), ptr, "free"); }
 
 static uint64_t live_blocks(void) {
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
+    const struct hak_front_stats stats = stats_of_front();
     return stats.live_blocks[0] + stats.live_blocks[1];
 }
 
@@ -91,7 +91,7 @@ static void *free_all_over(void *argument) {
 static void free_blocks_of_many_slabs(void *argument) {
     pthread_t freer;
     (void)argument;
-    hak_store_rlx(&hak_options.REMOTE_BYTES, 1 << 30);
+    set_option(REMOTE_BYTES, 1 << 30);
     for (unsigned i = 0; i < BLOCKS; i++) blocks[i] = take(i < BLOCKS / 2 ? CLASS_32K : CLASS_1024);
     start_thread(&freer, free_all_over, NULL);
     must(pthread_join(freer, NULL) == 0);

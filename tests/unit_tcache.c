@@ -1,14 +1,13 @@
 /* The bins of a thread: how they grow and shrink, what they log of it, and what bounds them. Each test has a process of
  * its own, so that it begins with no bins. */
+#include "support/inside.h"
 #include "support/prefixed.h"
 
-#include "base/options.h"
 #include "base/sys.h"
 #include "front/heap.h"
 #include "front/tcache.h"
 #include "front/tick.h"
 
-#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 #define CLASS_64 3
 #define MANY 80000
 
@@ -39,8 +38,7 @@ static void take_many_then_give_them(void *argument) {
     for (unsigned i = 0; i < MANY; i++) give(blocks[i]);
     must(slots(CLASS_64) == 16);
     must(hak_heap_check());
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
+    const struct hak_front_stats stats = stats_of_front();
     must(stats.grows == 7 && stats.shrinks == 7);
 }
 
@@ -146,8 +144,7 @@ static void two_refills_of_eight_visits_double_and_one_does_not(void **state) {
 }
 
 static uint64_t visits_so_far(void) {
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
+    const struct hak_front_stats stats = stats_of_front();
     return stats.refills + stats.flushes;
 }
 

@@ -28,7 +28,7 @@ static bool is_cold(const struct hak_heap *heap) {
 }
 
 static void *small_bins(void *unused) {
-    hak_store_rlx(&hak_options.TLS_SLOTS_MAX, 64);
+    set_option(TLS_SLOTS_MAX, 64);
     return fill_bins(unused);
 }
 
@@ -53,8 +53,8 @@ static void of_each_class_two_kib_stay_at_most(void **state) {
 }
 
 static void *grow_a_bin(void *unused) {
-    hak_store_rlx(&hak_options.TLS_GROW_RATE, 0);
-    hak_store_rlx(&hak_options.TLS_SLOTS_MAX, 128);
+    set_option(TLS_GROW_RATE, 0);
+    set_option(TLS_SLOTS_MAX, 128);
     for (unsigned i = 0; i < 2000; i++) take(3);
     must(hak_tls_heap->state[3].capacity == 128);
     ended = hak_tls_heap;
@@ -76,7 +76,7 @@ static void nothing_stays_of_a_large_bin(void **state) {
 
 /* The newest lies in a slab, the one before in another. */
 static void *free_in_two_slabs(void *unused) {
-    hak_store_rlx(&hak_options.TLS_SLOTS_MAX, 64);
+    set_option(TLS_SLOTS_MAX, 64);
     for (unsigned i = 0; i < COUNT(blocks); i++) blocks[i] = take(CLASS_1024);
     void *other = take(CLASS_1024);
     must(slab_of(other) != slab_of(blocks[0]));

@@ -2,9 +2,9 @@
 #ifndef TESTS_SUPPORT_PEER_H
 #define TESTS_SUPPORT_PEER_H
 
+#include "support/inside.h"
 #include "support/prefixed.h"
 
-#include "base/options.h"
 #include "front/heap.h"
 #include "front/remote.h"
 #include "front/tcache.h"
@@ -21,12 +21,6 @@ static inline void *take(unsigned c) {
 static inline void give(void *ptr) { hak_tcache_free(ptr, "free"); }
 
 static inline struct hak_slab *slab_of(const void *ptr) { return hak_region_lookup(ptr).descriptor; }
-
-static inline struct hak_front_stats stats_of_front(void) {
-    struct hak_front_stats stats;
-    hak_front_stats(&stats);
-    return stats;
-}
 
 /* A second thread that does as it is told, step by step. */
 static struct {

@@ -3,12 +3,10 @@
 #define TESTS_SUPPORT_WHITEBOX_H
 
 #include "support/expect.h"
+#include "support/inside.h"
 
-#include "base/options.h"
 #include "base/sys.h"
 #include "pages/region.h"
-
-#define set_option(name, value) hak_store_rlx(&hak_options.name, value)
 
 /* ---- failing system calls ---- */
 
