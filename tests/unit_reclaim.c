@@ -134,9 +134,9 @@ static void take_and_give(size_t bytes) {
 static void take_what_is_never_kept(void *argument) {
     (void)argument;
     have_room_for_all();
+    set_option(RETAIN_PERCENT, 0); /* nothing is learned: the floor stays where it is */
     fill_l25();
     take_and_give(80 * MIB); /* over BIGCACHE_BLOCK_MAX */
-    set_option(RETAIN_PERCENT, 0);
     set_option(BIGCACHE_RESIDENT, 16 * MIB);
     take_and_give(40 * MIB); /* purged as it enters the cache */
     hak_free(hak_malloc(40 * MIB));
