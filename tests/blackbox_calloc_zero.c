@@ -113,6 +113,55 @@ static void calloc_is_zero_after_another_thread_freed(void **state) {
     assert_int_equal(first_dirty_size(four_mib, 3, FREED_BY_A_THREAD), SIZE_MAX);
 }
 
+/* Takes a block of `size` bytes that is dirty at one place, or at none, and looks at what calloc gives then. */
+static bool zero_but_for(size_t size, size_t place) {
+    unsigned char *block = api.calloc(1, size);
+    if (!block) {
+        return false;
+    }
+    if (place < size) {
+        block[place] = DIRTY;
+    }
+    api.free(block);
+    block = api.calloc(size, 1);
+    bool zero = block && all_zero(block, api.malloc_usable_size(block));
+    api.free(block);
+    return zero;
+}
+
+/* Of a large block only what is not zero is written to: each place that may hold something must be looked at. */
+static void calloc_finds_a_byte_wherever_it_is(void **state) {
+    (void)state;
+    const size_t size = ((size_t)1 << 20) + 5000;
+    uint64_t seed = 7;
+    for (size_t i = 0; i < 300; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        const size_t edge = size / 4096 * 4096 - i / 4 % 8 * 4096;
+        const size_t places[] = {(size_t)(seed >> 33) % size, edge - 1, edge, size - 1 - i / 4};
+        assert_true(zero_but_for(size, places[i % 4]));
+    }
+    for (size_t place = 512; place < 1024; place++) {
+        assert_true(zero_but_for(size, place * 8 + place % 8));
+    }
+}
+
+static void use_little_of_much(void *unused) {
+    (void)unused;
+    const size_t size = (size_t)48 << 20, most = (size_t)16 << 20;
+    for (size_t round = 0; round < 4; round++) {
+        unsigned char *block = api.calloc(1, size);
+        api_child_check(block != NULL);
+        block[0] = block[size / 2] = block[size - 1] = DIRTY;
+        api_child_check(api_rss() < most);
+        api.free(block);
+    }
+}
+
+static void calloc_of_a_large_block_makes_little_of_it_resident(void **state) {
+    (void)state;
+    api_child_succeeds(use_little_of_much, NULL, "48 MiB");
+}
+
 /* Whole slabs, runs and mappings become free, are given back, and serve other sizes. */
 static void calloc_is_zero_in_memory_that_served_another_size(void **state) {
     (void)state;
@@ -250,6 +299,8 @@ int main(void) {
         cmocka_unit_test(calloc_is_zero_after_free_memory_went_back_to_the_system),
         cmocka_unit_test(calloc_is_zero_after_another_thread_freed),
         cmocka_unit_test(calloc_is_zero_in_memory_that_served_another_size),
+        cmocka_unit_test(calloc_finds_a_byte_wherever_it_is),
+        cmocka_unit_test(calloc_of_a_large_block_makes_little_of_it_resident),
         cmocka_unit_test(rezalloc_zeroes_what_it_adds),
         cmocka_unit_test(calloc_is_zero_when_other_blocks_are_filled),
         cmocka_unit_test(calloc_is_zero_with_present_memory_locked),

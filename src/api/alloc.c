@@ -53,6 +53,31 @@ size_t hak_let_go(void) {
     return hak_slab_purge_all() + hak_l25_purge_all() + hak_big_purge_all();
 }
 
+/* ---- zeroing ------------------------------------------------------------------------------------------- */
+
+enum { PIECE_BYTES = 4096, PIECE_WORDS = PIECE_BYTES / sizeof(uint64_t) };
+typedef uint64_t hak_any_word __attribute__((may_alias));
+
+static bool is_zero(const void *piece) {
+    const hak_any_word *word = piece;
+    for (unsigned i = 0; i < PIECE_WORDS; i += 8)
+        if ((word[i] | word[i + 1] | word[i + 2] | word[i + 3] | word[i + 4] | word[i + 5] | word[i + 6] |
+             word[i + 7]) != 0)
+            return false;
+    return true;
+}
+
+/* Of a large block the last owner may have used little; to write to the rest would make it resident. */
+void hak_clear(void *ptr, size_t bytes) {
+    hak_annotate_defined(ptr, bytes); /* before it is read */
+    const bool large = bytes > HAK_L25_MAX;
+    for (char *at = ptr, *end = at + bytes, *next; at != end; at = next) {
+        const size_t left = (size_t)(end - at), piece = PIECE_BYTES - ((uintptr_t)at & (PIECE_BYTES - 1));
+        next = at + (large && piece < left ? piece : left);
+        if (!large || next - at != PIECE_BYTES || !is_zero(at)) memset(at, 0, (size_t)(next - at));
+    }
+}
+
 /* ---- allocation ---------------------------------------------------------------------------------------- */
 
 /* Exact builds have room for a canary or poison behind a block; a large block of the checked build has its guard page
@@ -77,8 +102,8 @@ void *hak_alloc(size_t size, size_t align, bool zero, uintptr_t site) {
         if (hak_guard_alloc(block.ptr, size, block.bytes)) block.zero = false;
         block.bytes = size;
     }
-    if (zero && !block.zero) memset(block.ptr, 0, block.bytes);
-    if (zero) hak_annotate_defined(block.ptr, block.bytes);
+    if (zero && block.zero) hak_annotate_defined(block.ptr, block.bytes);
+    else if (zero) hak_clear(block.ptr, block.bytes);
     return block.ptr;
 }
 

@@ -12,6 +12,9 @@
  * everything free was given back to the system and the request was tried again. */
 void *hak_alloc(size_t size, size_t align, bool zero, uintptr_t site);
 
+/* Zeroes memory of a block, and leaves what is zero and not resident as it is. */
+void hak_clear(void *ptr, size_t bytes);
+
 /* Frees `ptr` (NULL: nothing), whatever layer it is of. Misuse is reported under the name `function`. */
 void hak_release(void *ptr, const char *function);
 /* The second half of it, for a block that was held back (quarantine.h). */

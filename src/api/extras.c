@@ -46,7 +46,7 @@ void *hak_rezalloc(void *ptr, size_t size) {
     /* A block that moved holds the old content up to the smaller size, and whatever was there before behind it. */
     size_t kept = moved == ptr ? before : before < size ? before : size;
     size_t after = hak_usable(moved, "rezalloc");
-    if (after > kept) memset(moved + kept, 0, after - kept);
+    if (after > kept) hak_clear(moved + kept, after - kept);
     return moved;
 }
 
