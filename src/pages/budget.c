@@ -7,7 +7,8 @@
 
 /* By so many times RETAIN_BYTES all budgets together may rise: a process that goes idle may keep it. */
 #define EXTRA_MAX 256
-/* Each by so many, and its floor; further only as long as no more is in use and kept than was live at the peak. */
+/* Each by so many, its floor by twice as many; further only as long as no more is in use and kept than was live at the
+ * peak. */
 #define EXTRA_LEAST 8
 #define FLOOR_SHARE 8
 
@@ -47,7 +48,7 @@ uint64_t hak_budget(enum hak_store store, enum hak_budget_part part, uint64_t in
     const uint64_t kept = part == HAK_BUDGET_FLOOR ? budget / FLOOR_SHARE : budget;
     if (percent == 0) return kept;
     /* Of much, most is there for the others to grow into: else each might keep what only one at a time needs. */
-    const uint64_t most = part == HAK_BUDGET_FLOOR ? small_extra() : most_extra(store, in_use);
+    const uint64_t most = part == HAK_BUDGET_FLOOR ? 2 * small_extra() : most_extra(store, in_use);
     return kept + least_of(hak_load_rlx(&counts[store].extra), most);
 }
 

@@ -2,10 +2,9 @@
  *
  * Reuse goes before growth: what one store takes that was not resident, the others give back of what they hold dirty,
  * down to a floor. And no store gives back what it needs again at once: what it trimmed, for the budget or for another,
- * and took anew within PURGE_DELAY_MS is added to its budget for a while: up to 8 times RETAIN_BYTES, which are added
- * to its floor as well, and further as long as no more is in use and kept than was live at the peak; for all stores
- * together at most 256 times RETAIN_BYTES.
- * All of this is advice: any thread, relaxed, publishes nothing. */
+ * and took anew within PURGE_DELAY_MS is added to its budget for a while: up to 8 times RETAIN_BYTES, and further as
+ * long as no more is in use and kept than was live at the peak; to its floor up to 16 times RETAIN_BYTES; for all
+ * stores together at most 256 times RETAIN_BYTES. All of this is advice: any thread, relaxed, publishes nothing. */
 #ifndef HAK_PAGES_BUDGET_H
 #define HAK_PAGES_BUDGET_H
 
