@@ -70,11 +70,16 @@ static bool is_zero(const void *piece) {
 /* Of a large block the last owner may have used little; to write to the rest would make it resident. */
 void hak_clear(void *ptr, size_t bytes) {
     hak_annotate_defined(ptr, bytes); /* before it is read */
-    const bool large = bytes > HAK_L25_MAX;
-    for (char *at = ptr, *end = at + bytes, *next; at != end; at = next) {
-        const size_t left = (size_t)(end - at), piece = PIECE_BYTES - ((uintptr_t)at & (PIECE_BYTES - 1));
-        next = at + (large && piece < left ? piece : left);
-        if (!large || next - at != PIECE_BYTES || !is_zero(at)) memset(at, 0, (size_t)(next - at));
+    if (bytes <= HAK_L25_MAX) {
+        memset(ptr, 0, bytes);
+        return;
+    }
+    size_t piece;
+    for (char *at = ptr, *end = at + bytes; at != end; at += piece) {
+        const size_t left = (size_t)(end - at);
+        piece = PIECE_BYTES - ((uintptr_t)at & (PIECE_BYTES - 1));
+        if (piece > left) piece = left;
+        if (piece != PIECE_BYTES || !is_zero(at)) memset(at, 0, piece);
     }
 }
 
