@@ -41,3 +41,14 @@ at_most() {
 @test "free of another thread's block by a thread that allocates takes 26 instructions at most" {
     at_most 260 free exchange 64
 }
+
+@test "a thread that takes one block and ends takes 6,700 instructions at most, the C library's share included" {
+    local threads few many
+    for threads in 1000 2000; do
+        few=${many:-0}
+        many=$(LD_PRELOAD=$HAK_BUILD/libhakmem.so valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+            "$HAK_BUILD/bench/threads" start $threads 2>&1 | sed -n 's/.*Collected : //p')
+    done
+    echo "# $(((many - few) / 1000)) instructions" >&3
+    [ $((many - few)) -gt 1000000 ] && [ $((many - few)) -le 6700000 ]
+}

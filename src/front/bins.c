@@ -244,22 +244,21 @@ void hak_bin_sweep(struct hak_heap *heap, unsigned c) {
 
 /* ---- at the end of a thread ------------------------------------------------------------------------------- */
 
-/* How many of the newest blocks, up to `bytes`, lie in one granule, and so in one slab: it cannot be given back. */
-static uint32_t newest_together(const struct hak_heap *heap, unsigned c, size_t bytes) {
-    void *const *newest = heap->bin[c].top - 1;
-    const size_t size = hak_class_bytes(c), fill = hak_bin_fill(heap, c);
+/* How many of the newest of `fill` blocks, up to `bytes`, lie in one granule, and so in one slab: it cannot be given
+ * back. */
+static uint32_t newest_together(void *const *top, uint32_t fill, size_t size, size_t bytes) {
+    const uint32_t most = fill * size <= bytes ? fill : (uint32_t)(bytes / size);
     uint32_t n = 0;
-    while (n < fill && (n + 1) * size <= bytes &&
-           ((uintptr_t)newest[0] ^ (uintptr_t)newest[-(ptrdiff_t)n]) < HAK_GRANULE)
-        n++;
+    while (n < most && ((uintptr_t)top[-1] ^ (uintptr_t)top[-1 - (ptrdiff_t)n]) < HAK_GRANULE) n++;
     return n;
 }
 
 void hak_bin_rest(struct hak_heap *heap, unsigned c, size_t bytes) {
     struct hak_bin_state *state = &heap->state[c];
-    const uint32_t stay = newest_together(heap, c, bytes), fill = hak_bin_fill(heap, c);
+    void **base = state->base, **top = heap->bin[c].top;
+    const uint32_t fill = (uint32_t)(top - base), stay = newest_together(top, fill, hak_class_bytes(c), bytes);
     if (fill > stay) hak_bin_flush(heap, c, fill - stay);
-    *state = (struct hak_bin_state){.base = state->base, .capacity = state->capacity};
-    hak_bin_note_fill(heap, c);
-    if (state->filled == 0) heap->bin[c].limit = state->base;
+    *state = (struct hak_bin_state){.base = base, .capacity = state->capacity, .filled = (uint16_t)stay};
+    hak_store_rlx(&heap->cached[c], stay);
+    if (stay == 0) heap->bin[c].limit = base;
 }

@@ -98,8 +98,8 @@ static bool is_first_heap(const struct hak_heap *heap) { return heap->next == NU
 
 /* A thread whose end we cannot see must not have a heap, or the heap would be lost with it. The first thread is
  * excepted: it ends with the process. */
-static bool watch_thread_exit(struct hak_heap *heap) {
-    if (exit_key_ready() && pthread_setspecific(exit_key, heap) == 0) return true;
+static bool watch_thread_exit(struct hak_heap *heap, bool key_ready) {
+    if (key_ready && pthread_setspecific(exit_key, heap) == 0) return true;
     return is_first_heap(heap);
 }
 
@@ -109,14 +109,15 @@ static HAK_COLD struct hak_heap *attach(void) {
         hak_options_init(hak_sys_environ());
         hak_fork_watch();
     }
-    struct hak_heap *heap = exit_key_ready() ? pthread_getspecific(exit_key) : NULL;
+    const bool key_ready = exit_key_ready();
+    struct hak_heap *heap = key_ready ? pthread_getspecific(exit_key) : NULL;
     /* If there is one, it was set before the program was relocated (early.c), or a child has given it up. */
     if (heap != NULL && hak_load_rlx(&heap->hold) != HAK_HOLD_GONE) return hak_tls_heap = heap;
     heap = hak_registry_take_parked();
     if (heap == NULL) heap = new_heap(false);
     if (heap == NULL) return NULL; /* short of memory: the next allocation tries again */
     hak_tls_heap = heap;           /* before anything below that may allocate */
-    if (!watch_thread_exit(heap)) {
+    if (!watch_thread_exit(heap, key_ready)) {
         hak_tls_heap = &dead_heap;
         hak_registry_retire(heap);
         return NULL;
@@ -191,6 +192,7 @@ void hak_heap_settle(struct hak_heap *heap, struct hak_slab *slab) {
     if (!hak_slab_is_empty(slab)) return;
     bool last = slab->prev == NULL && slab->next == NULL, in_use = heap == hak_tls_heap || heap->shared;
     if (!last || !in_use) give(heap, slab); /* one stays, against thrash */
+    else heap->with_empty |= (uint64_t)1 << slab->size_class;
 }
 
 void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class) {
@@ -198,10 +200,11 @@ void hak_heap_give_empty(struct hak_heap *heap, unsigned size_class) {
         next = slab->next;
         if (hak_slab_is_empty(slab)) give(heap, slab);
     }
+    heap->with_empty &= ~((uint64_t)1 << size_class);
 }
 
 void hak_heap_give_all_empty(struct hak_heap *heap) {
-    for (uint64_t left = heap->listed; left != 0; left &= left - 1)
+    for (uint64_t left = heap->with_empty; left != 0; left &= left - 1)
         hak_heap_give_empty(heap, (unsigned)__builtin_ctzll(left));
 }
 
@@ -279,12 +282,12 @@ void *hak_heap_shared_alloc(unsigned size_class) {
     do {
         hak_lock(&shared_lock);
         heap = shared_heap_locked();
-        if (slab != NULL && hak_load_acq(&slab->owner) == heap) {
-            count_slab(heap, size_class, 1);
-            hak_heap_list(heap, slab);
-        } /* else a fork in between has set the heap aside, and the slab with it */
         if (heap != NULL) {
             hak_remote_collect(heap);
+            if (slab != NULL && hak_load_acq(&slab->owner) == heap) {
+                count_slab(heap, size_class, 1);
+                hak_heap_list(heap, slab);
+            } /* else a fork in between has set the heap aside, and the slab with it */
             ptr = hak_heap_take_one(heap, size_class);
         }
         hak_unlock(&shared_lock);

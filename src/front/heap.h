@@ -118,6 +118,7 @@ struct hak_heap {
     /* by who holds the heap */
     struct hak_slab *slabs[HAK_CLASS_COUNT]; /* those with free blocks */
     uint64_t listed;                         /* classes that have any, as bits */
+    uint64_t with_empty;                     /* classes of which one may be empty; of no other is any */
     uint32_t granules;                       /* of all its slabs */
 
     /* written by who holds the heap; cached, remote_frees and visits by the owner at any time. Read by any: relaxed,

@@ -175,8 +175,9 @@ void hak_tcache_rest(struct hak_heap *heap, uint32_t slots, size_t bytes) {
 void hak_tcache_prewarm(struct hak_heap *heap) {
     unsigned classes = (unsigned)hak_option(PREWARM);
     for (unsigned c = 0; c < classes; c++) {
+        if (hak_bin_fill(heap, c) != 0) continue; /* it is warm */
         if (!hak_bin_open(heap, c)) return;
-        if (hak_bin_fill(heap, c) == 0) fill(heap, c, next_batch(heap, c));
+        fill(heap, c, next_batch(heap, c));
         hak_bin_note_fill(heap, c);
     }
 }
