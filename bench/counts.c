@@ -1,8 +1,11 @@
-/* Calls for an instruction counter to count (tests/counts.bats, valgrind --tool=callgrind --toggle-collect=malloc or
- * free). ROUNDS times COUNT blocks of SIZE bytes are allocated and then freed: by the same thread (local), by one that
- * does nothing else (remote), or by one that allocates another for each (exchange). So what a call costs holds its
- * share of refills, flushes, deliveries and collections. */
+/* Calls for an instruction counter to count (tests/counts.bats, valgrind --tool=callgrind --toggle-collect=malloc,
+ * free or malloc_usable_size). ROUNDS times COUNT blocks of SIZE bytes are allocated and then freed: by the same thread
+ * (local), after it asked how much they hold (ask), by a thread that does nothing else (remote), or by one that
+ * allocates another for each (exchange). So what a call costs holds its share of refills, flushes, deliveries and
+ * collections. */
 #include "bench.h"
+
+#include <malloc.h>
 
 #define COUNT_MAX 100000
 
@@ -12,6 +15,12 @@ static void *blocks[COUNT_MAX];
 static void *free_all(void *argument) {
     for (uint64_t i = 0; i < count; i++) free(blocks[i]);
     return argument;
+}
+
+static void *ask_and_free_all(void *argument) {
+    for (uint64_t i = 0; i < count; i++)
+        if (malloc_usable_size(blocks[i]) < size) bench_fail("a block holds less than it was asked for");
+    return free_all(argument);
 }
 
 static void *replace_all(void *argument) {
@@ -26,14 +35,19 @@ static const struct {
     const char *name;
     void *(*end)(void *);
     bool in_a_thread;
-} modes[] = {{"local", free_all, false}, {"remote", free_all, true}, {"exchange", replace_all, true}};
+} modes[] = {
+    {"local", free_all, false},
+    {"ask", ask_and_free_all, false},
+    {"remote", free_all, true},
+    {"exchange", replace_all, true},
+};
 
 int main(int argc, char **argv) {
     const unsigned modes_count = sizeof modes / sizeof *modes;
     unsigned mode = 0;
-    bench_usage(argc, argv, 4, 4, "local|remote|exchange COUNT SIZE ROUNDS");
+    bench_usage(argc, argv, 4, 4, "local|ask|remote|exchange COUNT SIZE ROUNDS");
     while (mode < modes_count && strcmp(argv[1], modes[mode].name) != 0) mode++;
-    if (mode == modes_count) bench_fail("the first argument is none of local, remote, exchange");
+    if (mode == modes_count) bench_fail("the first argument is none of local, ask, remote, exchange");
     count = bench_argument(argc, argv, 2, "count", 1, COUNT_MAX, 0);
     size = bench_argument(argc, argv, 3, "size", 1, 1 << 20, 0);
     const uint64_t rounds = bench_argument(argc, argv, 4, "rounds", 1, 1000000, 0);

@@ -85,6 +85,20 @@ static void a_block_that_grows_by_single_bytes_moves_seldom(void **state) {
     if (!EXACT) assert_in_range(moves, 1, 19); /* log(4096 / 64) to the base of 5/4; there are 24 classes in between */
 }
 
+/* More than half full, or too small for a smaller class. */
+static void a_block_that_fits_stays_where_it_is(void **state) {
+    (void)state;
+    if (EXACT) return; /* there any moves */
+    for (size_t size = 1; size <= 32 * KIB; size += size / 16 + 1) {
+        char *ptr = hak_malloc(size);
+        const size_t usable = hak_malloc_usable_size(ptr);
+        assert_ptr_equal(hak_realloc(ptr, usable), ptr);
+        assert_ptr_equal(hak_realloc(ptr, usable / 2 + 1), ptr);
+        if (usable == 16) assert_ptr_equal(hak_realloc(ptr, 1), ptr);
+        hak_free(ptr);
+    }
+}
+
 static void realloc_begins_and_ends_a_block(void **state) {
     (void)state;
     char *ptr = hak_realloc(NULL, 100);
@@ -351,6 +365,7 @@ int main(void) {
         cmocka_unit_test(calloc_gives_zero_where_the_last_user_left_dirt),
         cmocka_unit_test(realloc_keeps_the_content_from_any_size_to_any_other),
         cmocka_unit_test(a_block_that_grows_by_single_bytes_moves_seldom),
+        cmocka_unit_test(a_block_that_fits_stays_where_it_is),
         cmocka_unit_test(realloc_begins_and_ends_a_block),
         cmocka_unit_test(rezalloc_keeps_what_was_and_zeroes_what_is_added),
         cmocka_unit_test(every_aligned_form_aligns_blocks_of_every_size),

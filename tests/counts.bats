@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
-# Instructions of a call of malloc or free, its share of the slow paths included, as callgrind counts them: no later
-# change may lose unseen what these paths have gained. What a hit takes is read from the machine code: make lint.
+# Instructions of a call of malloc, free or malloc_usable_size, its share of the slow paths included, as callgrind counts
+# them: no later change may lose unseen what these paths have gained. What a hit takes is read from the machine code:
+# make lint.
 
 # per_call FUNCTION MODE SIZE: instructions, in tenths
 per_call() {
@@ -40,6 +41,11 @@ at_most() {
 
 @test "free of another thread's block by a thread that allocates takes 26 instructions at most" {
     at_most 260 free exchange 64
+}
+
+@test "malloc_usable_size takes 34 instructions at most" {
+    at_most 340 malloc_usable_size ask 64
+    at_most 340 malloc_usable_size ask 24000
 }
 
 @test "a thread that takes one block and ends takes 6,700 instructions at most, the C library's share included" {

@@ -207,18 +207,9 @@ static void *resize_guarded(void *ptr, size_t size, const struct hak_region *reg
     return moved;
 }
 
-/* A small block that must move in order to grow, and so is copied, gets a quarter more than it had, if that is more
- * than what it needs: the next steps then stay in place. */
-static size_t with_room(size_t size, size_t usable) {
-    if (HAK_EXACT) return size;
-    const size_t roomy = usable + usable / 4;
-    return size > usable && size < roomy && roomy <= HAK_MID_MAX ? roomy : size;
-}
-
 static void *place_for(size_t size, size_t usable, uintptr_t site) {
-    const size_t roomy = with_room(size, usable);
-    void *ptr = hak_alloc_at_hand(roomy);
-    if (ptr == NULL && roomy != size) ptr = take(roomy, HAK_MIN_ALIGN, site).ptr; /* room is not worth letting go */
+    const size_t roomy = hak_with_room(size, usable);
+    void *ptr = roomy != size ? take(roomy, HAK_MIN_ALIGN, site).ptr : NULL; /* room is not worth letting go */
     return ptr != NULL ? ptr : hak_alloc(size, HAK_MIN_ALIGN, false, site);
 }
 
@@ -235,6 +226,6 @@ void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function) {
     moved = place_for(size, usable, site);
     if (moved == NULL) return NULL;
     memcpy(moved, ptr, size < usable ? size : usable);
-    if (!hak_release_at_hand(ptr)) hak_release(ptr, function);
+    hak_release(ptr, function);
     return moved;
 }

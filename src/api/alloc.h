@@ -27,10 +27,13 @@ void hak_release_sized(void *ptr, size_t size, size_t align, const char *functio
 /* Resizes a block as hak_realloc() does, for a block that is not NULL and a size that is not 0. */
 void *hak_resize(void *ptr, size_t size, uintptr_t site, const char *function);
 
-/* What malloc and free try first (malloc.c): a block that is at hand, or NULL; a block put where there is room for it,
- * or false, and nothing was done. Exact builds, and blocks that are not of Tiny or Mid, get NULL and false. */
-void *hak_alloc_at_hand(size_t size);
-bool hak_release_at_hand(void *ptr);
+/* What to ask for when a block of `usable` bytes is copied into one for `size`. A small one that grows gets a quarter
+ * more than it had, if that is more than what it needs: the next steps then stay in place. */
+HAK_INLINE size_t hak_with_room(size_t size, size_t usable) {
+    if (HAK_EXACT) return size;
+    const size_t roomy = usable + usable / 4;
+    return size > usable && size < roomy && roomy <= HAK_MID_MAX ? roomy : size;
+}
 
 /* The usable bytes of a live block; 0 for a block of another allocator. Other misuse ends the process. */
 size_t hak_usable(const void *ptr, const char *function);

@@ -31,7 +31,6 @@ HAK_INLINE void *at_hand(size_t size) {
     void *ptr = take_cached_mid(size);
     return hak_likely(!hak_is_misaligned(ptr)) ? ptr : NULL;
 }
-void *hak_alloc_at_hand(size_t size) { return at_hand(size); }
 
 static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
     void *ptr = at_hand(size);
@@ -111,12 +110,6 @@ static HAK_NOINLINE void free_slow(void *ptr, struct hak_heap *heap) {
     if (HAK_EXACT || hak_unlikely(!hak_remote_free_try(heap, ptr))) free_rest(ptr, heap);
 }
 
-bool hak_release_at_hand(void *ptr) {
-    if (HAK_EXACT) return false;
-    struct hak_heap *heap = hak_tls_heap;
-    return put_cached(heap, ptr) || hak_remote_free_try(heap, ptr) || put_elsewhere(heap, ptr);
-}
-
 HAK_HOT void hak_free(void *ptr) {
     struct hak_heap *heap = hak_tls_heap;
     if (HAK_EXACT || !(HAK_AGGRESSIVE_INLINE ? put_cached(heap, ptr) : put_cached_called(heap, ptr)))
@@ -136,25 +129,50 @@ void *hak_calloc(size_t count, size_t size) {
 }
 HAK_LIBC_NAME(calloc, hak_calloc);
 
-static void *resize(void *ptr, size_t size, uintptr_t site, const char *function) {
-    if (ptr == NULL) return malloc_slow(size, site);
-    if (size != 0) return hak_resize(ptr, size, site, function);
-    hak_release(ptr, function);
-    return NULL;
-}
-
-/* True for a block of a slab whose class is good enough for the size; most of what grows a little at a time. */
-HAK_INLINE bool stays_as_it_is(const void *ptr, size_t size) {
-    if (HAK_EXACT) return false;
+/* What a block of a slab holds; 0 for whatever else `ptr` is. */
+HAK_INLINE size_t usable_in_slab(const void *ptr) {
+    if (HAK_EXACT) return 0;
     struct hak_region region = hak_region_lookup(ptr);
-    if (region.owner == 0) return false;
+    if (region.owner == 0) return 0;
     const struct hak_slab *slab = region.descriptor;
-    return size <= slab->block_bytes && size > slab->block_bytes / 2 && hak_slab_index(slab, ptr) != HAK_NO_BLOCK;
+    return hak_slab_index(slab, ptr) != HAK_NO_BLOCK ? slab->block_bytes : 0;
 }
 
-void *hak_realloc(void *ptr, size_t size) {
-    return stays_as_it_is(ptr, size) ? ptr : resize(ptr, size, HAK_SITE, "realloc");
+/* Whether a block of a slab is good enough for the size: most of what grows a little at a time. */
+HAK_INLINE bool stays_as_it_is(size_t usable, size_t size) {
+    return size <= usable && (size > usable / 2 || (usable == HAK_MIN_ALIGN && size != 0));
 }
+
+/* A block of a slab is copied into one that is at hand; NULL if there is none. */
+HAK_INLINE void *move_at_hand(void *ptr, size_t size, size_t usable, const char *function) {
+    void *moved = at_hand(hak_with_room(size, usable));
+    if (moved == NULL) return NULL;
+    memcpy(moved, ptr, size < usable ? size : usable);
+    struct hak_heap *heap = hak_tls_heap;
+    if (!put_cached(heap, ptr) && !hak_remote_free_try(heap, ptr) && !put_elsewhere(heap, ptr))
+        hak_release(ptr, function);
+    return moved;
+}
+
+/* The ways of a block that does not stay as it is. Each calls the next last, so that those before need no stack frame.
+ */
+static HAK_NOINLINE void *resize_moving(void *ptr, size_t size, uintptr_t site, const char *function, size_t usable) {
+    if (size == 0) {
+        hak_release(ptr, function);
+        return NULL;
+    }
+    void *moved = usable != 0 ? move_at_hand(ptr, size, usable, function) : NULL;
+    return moved != NULL ? moved : hak_resize(ptr, size, site, function);
+}
+static HAK_NOINLINE void *resize_slow(void *ptr, size_t size, uintptr_t site, const char *function, size_t usable) {
+    return ptr == NULL ? malloc_slow(size, site) : resize_moving(ptr, size, site, function, usable);
+}
+HAK_INLINE void *resize(void *ptr, size_t size, uintptr_t site, const char *function) {
+    const size_t usable = usable_in_slab(ptr);
+    return hak_likely(stays_as_it_is(usable, size)) ? ptr : resize_slow(ptr, size, site, function, usable);
+}
+
+void *hak_realloc(void *ptr, size_t size) { return resize(ptr, size, HAK_SITE, "realloc"); }
 HAK_LIBC_NAME(realloc, hak_realloc);
 
 void *hak_reallocarray(void *ptr, size_t count, size_t size) {
@@ -164,7 +182,15 @@ void *hak_reallocarray(void *ptr, size_t count, size_t size) {
 }
 HAK_LIBC_NAME(reallocarray, hak_reallocarray);
 
-size_t hak_malloc_usable_size(void *ptr) { return ptr == NULL ? 0 : hak_usable(ptr, "malloc_usable_size"); }
+static HAK_NOINLINE size_t usable_slow(const void *ptr) {
+    return ptr == NULL ? 0 : hak_usable(ptr, "malloc_usable_size");
+}
+
+/* Some programs ask for it with each malloc and each free, to count what they hold. */
+size_t hak_malloc_usable_size(void *ptr) {
+    const size_t usable = usable_in_slab(ptr);
+    return hak_likely(usable != 0) ? usable : usable_slow(ptr);
+}
 HAK_LIBC_NAME(malloc_usable_size, hak_malloc_usable_size);
 
 /* ---- sized free: the size is believed only by the checked build, which holds it against its own -------------- */
