@@ -44,6 +44,10 @@ size_t hak_rounded(size_t size);
 /* Lets go of all free memory, the calling thread's caches first; returns the bytes given back. */
 size_t hak_let_go(void);
 
+/* operator new where no block is at hand (operators.cc); its fast path is in malloc.c. May throw. */
+__attribute__((visibility("hidden"))) void *hak_operator_new(size_t size);
+__attribute__((visibility("hidden"))) void *hak_operator_new_slow(size_t size, uintptr_t site);
+
 /* hak_malloc(), whatever else of that name there is in the process. */
 __attribute__((visibility("hidden"))) void *hak_own_malloc(size_t size);
 

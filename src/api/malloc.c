@@ -39,16 +39,21 @@ static HAK_NOINLINE void *malloc_slow(size_t size, uintptr_t site) {
 
 static HAK_NOINLINE void *take_cached_called(size_t size) { return take_cached(size); }
 
-HAK_HOT void *hak_malloc(size_t size) {
-    if (HAK_EXACT) return malloc_slow(size, HAK_SITE);
-    if (hak_unlikely(size > HAK_TINY_MAX)) return malloc_slow(size, HAK_SITE);
+/* The slow path is called last, with what the function got: so a hit needs no stack frame. */
+HAK_INLINE void *allocate(size_t size, void *(*slow)(size_t size, uintptr_t site)) {
+    if (HAK_EXACT || hak_unlikely(size > HAK_TINY_MAX)) return slow(size, HAK_SITE);
     void *ptr = HAK_AGGRESSIVE_INLINE ? take_cached(size) : take_cached_called(size);
-    if (hak_unlikely(hak_is_misaligned(ptr))) return malloc_slow(size, HAK_SITE);
-    return ptr;
+    return hak_unlikely(hak_is_misaligned(ptr)) ? slow(size, HAK_SITE) : ptr;
 }
+HAK_HOT void *hak_malloc(size_t size) { return allocate(size, malloc_slow); }
 HAK_LIBC_NAME(malloc, hak_malloc);
 #if !HAK_TEST /* there it would only be a second name in the tools' reports */
 extern __typeof(hak_malloc) hak_own_malloc __attribute__((alias("hak_malloc"))) HAK_COPY_ATTRIBUTES(hak_malloc);
+
+/* operator new. All else of the operators is C++ (operators.cc), also what may throw. */
+HAK_HOT void *hak_operator_new(size_t size) { return allocate(size, hak_operator_new_slow); }
+extern __typeof(hak_operator_new) operator_new __asm__("_Znwm")
+    __attribute__((weak, visibility("default"), alias("hak_operator_new"))) HAK_COPY_ATTRIBUTES(hak_operator_new);
 #endif
 
 /* The index of the bin that a block may go to; NOT_CACHED for whatever else is freed. region.h: why a tag that is read
@@ -167,18 +172,18 @@ static HAK_NOINLINE void *resize_moving(void *ptr, size_t size, uintptr_t site, 
 static HAK_NOINLINE void *resize_slow(void *ptr, size_t size, uintptr_t site, const char *function, size_t usable) {
     return ptr == NULL ? malloc_slow(size, site) : resize_moving(ptr, size, site, function, usable);
 }
-HAK_INLINE void *resize(void *ptr, size_t size, uintptr_t site, const char *function) {
+HAK_INLINE void *resize(void *ptr, size_t size, const char *function) {
     const size_t usable = usable_in_slab(ptr);
-    return hak_likely(stays_as_it_is(usable, size)) ? ptr : resize_slow(ptr, size, site, function, usable);
+    return hak_likely(stays_as_it_is(usable, size)) ? ptr : resize_slow(ptr, size, HAK_SITE, function, usable);
 }
 
-void *hak_realloc(void *ptr, size_t size) { return resize(ptr, size, HAK_SITE, "realloc"); }
+void *hak_realloc(void *ptr, size_t size) { return resize(ptr, size, "realloc"); }
 HAK_LIBC_NAME(realloc, hak_realloc);
 
 void *hak_reallocarray(void *ptr, size_t count, size_t size) {
     size_t bytes;
     if (hak_unlikely(__builtin_mul_overflow(count, size, &bytes))) return hak_no_memory();
-    return resize(ptr, bytes, HAK_SITE, "reallocarray");
+    return resize(ptr, bytes, "reallocarray");
 }
 HAK_LIBC_NAME(reallocarray, hak_reallocarray);
 

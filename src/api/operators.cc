@@ -28,6 +28,7 @@ HIDDEN void hak_release_aligned(void *ptr, size_t align, const char *function);
 HIDDEN void hak_release_sized(void *ptr, size_t size, size_t align, const char *function);
 
 HIDDEN void *hak_operator_new(size_t size);
+HIDDEN void *hak_operator_new_slow(size_t size, uintptr_t site);
 HIDDEN void *hak_operator_new_aligned(size_t size, std::align_val_t alignment);
 HIDDEN void *hak_operator_new_array(size_t size);
 HIDDEN void *hak_operator_new_array_aligned(size_t size, std::align_val_t alignment);
@@ -38,7 +39,7 @@ HIDDEN void hak_operator_delete_array_aligned(void *ptr, std::align_val_t alignm
 }
 
 /* The forms that others derive from have two names, so that a replacement of one shows. */
-EXPORT_AS("hak_operator_new") void *operator new(size_t size);
+EXPORT void *operator new(size_t size); /* malloc.c */
 EXPORT_AS("hak_operator_new_aligned") void *operator new(size_t size, std::align_val_t alignment);
 EXPORT_AS("hak_operator_new_array") void *operator new[](size_t size);
 EXPORT_AS("hak_operator_new_array_aligned") void *operator new[](size_t size, std::align_val_t alignment);
@@ -164,9 +165,11 @@ size_t number(std::align_val_t alignment) { return static_cast<size_t>(alignment
 
 /* ---- the forms that others derive from ------------------------------------------------------------------- */
 
-void *hak_operator_new(size_t size) {
-    void *ptr = allocate(size, plain, CALLER);
-    return __builtin_expect(ptr != nullptr, 1) ? ptr : allocate_slow(size, plain, CALLER);
+/* Whatever operator new has no block at hand for. */
+void *hak_operator_new_slow(size_t size, uintptr_t site) {
+    const void *caller = reinterpret_cast<const void *>(site);
+    void *ptr = allocate(size, plain, caller);
+    return __builtin_expect(ptr != nullptr, 1) ? ptr : allocate_slow(size, plain, caller);
 }
 void *hak_operator_new_aligned(size_t size, std::align_val_t alignment) {
     void *ptr = allocate(size, number(alignment), CALLER);

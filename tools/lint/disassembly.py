@@ -2,7 +2,7 @@
 """Reads the machine code of the libraries that users get: tools/lint/disassembly.py LIBRARY...
 
 - calloc reaches no calloc: a compiler may turn malloc and memset inside it into a call of itself.
-- The fast paths of malloc and free have no stack frame and stay within their budget of instructions.
+- The fast paths of malloc, operator new and free have no stack frame and stay within their budget of instructions.
 
 The fast path is found by walking: from the entry, at each conditional jump both ways are tried, and of all ways that
 read the thread's cache (%fs), store into it, and reach a `ret` without a call or a jump to another function, the shortest
@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 
-BUDGETS = {"malloc": [16], "free": [21, 25], "hak_malloc": [16], "hak_free": [21, 25]}
+BUDGETS = {"malloc": [16], "free": [21, 25], "hak_malloc": [16], "hak_free": [21, 25], "_Znwm": [16]}
 FRAME = re.compile(r"^(push|pop|sub +.*,%rsp|add +.*,%rsp|enter|leave|lea +.*,%rsp)\b|,%rsp$")
 STORE = re.compile(r"(^(inc|dec|not|neg)\w* |,)(%[fg]s:)?-?(0x[0-9a-f]+)?\((?!%rsp)[^()]*\)$")
 NO_STORE = ("cmp", "test", "bt ", "prefetch", "nop", "lea ")
