@@ -19,16 +19,16 @@ HAK_INLINE struct hak_bin *bin_at(struct hak_heap *heap, size_t index) {
     return (struct hak_bin *)(void *)((char *)heap + index * (sizeof(struct hak_bin) / 2));
 }
 
-/* A block for a size of the Tiny layer, and for any of Tiny and Mid; misaligned if there is none at hand. */
+/* A block for a size of the Tiny layer, and of a class of any; misaligned if there is none at hand. */
 HAK_INLINE void *take_cached(size_t size) {
     struct hak_heap *heap = hak_tls_heap;
     return hak_bin_take(bin_at(heap, heap->bin_index[(size + HAK_MIN_ALIGN - 1) >> HAK_MIN_ALIGN_SHIFT]));
 }
-HAK_INLINE void *take_cached_mid(size_t size) { return hak_bin_take(&hak_tls_heap->bin[hak_class_of(size)]); }
+HAK_INLINE void *take_cached_of(unsigned c) { return hak_bin_take(&hak_tls_heap->bin[c]); }
 
 HAK_INLINE void *at_hand(size_t size) {
     if (HAK_EXACT || size > HAK_MID_MAX) return NULL;
-    void *ptr = take_cached_mid(size);
+    void *ptr = take_cached_of(hak_class_of(size));
     return hak_likely(!hak_is_misaligned(ptr)) ? ptr : NULL;
 }
 
@@ -128,8 +128,11 @@ HAK_LIBC_NAME(cfree, hak_cfree);
 void *hak_calloc(size_t count, size_t size) {
     size_t bytes;
     if (hak_unlikely(__builtin_mul_overflow(count, size, &bytes))) return hak_no_memory();
-    void *ptr = at_hand(bytes);
-    if (hak_likely(ptr != NULL)) return memset(ptr, 0, hak_class_bytes(hak_class_of(bytes)));
+    if (!HAK_EXACT && bytes <= HAK_MID_MAX) {
+        const unsigned c = hak_class_of(bytes);
+        void *ptr = take_cached_of(c);
+        if (hak_likely(!hak_is_misaligned(ptr))) return memset(ptr, 0, hak_class_bytes(c));
+    }
     return hak_alloc(bytes, HAK_MIN_ALIGN, true, HAK_SITE);
 }
 HAK_LIBC_NAME(calloc, hak_calloc);
