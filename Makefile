@@ -51,8 +51,8 @@ WARN_C       := -Wmissing-prototypes -Wstrict-prototypes
 NO_BUILTINS  := $(addprefix -fno-builtin-,malloc calloc realloc reallocarray free aligned_alloc posix_memalign \
                 memalign valloc pvalloc malloc_usable_size)
 CODEGEN      := -g -fPIC -ftls-model=initial-exec -fvisibility=hidden -fno-semantic-interposition -fno-plt $(NO_BUILTINS)
-CFLAGS_LIB   := -std=c11 -D_GNU_SOURCE= $(CODEGEN) $(WARN) $(WARN_C) -Wconversion
-# Exceptions stay on: operator new throws, and passes on what a new_handler throws.
+# Exceptions are on: operator new throws, and passes on what a new_handler throws, also through a function in C.
+CFLAGS_LIB   := -std=c11 -D_GNU_SOURCE= -fexceptions $(CODEGEN) $(WARN) $(WARN_C) -Wconversion
 CXXFLAGS_LIB := -std=c++17 $(CODEGEN) $(WARN) -Wconversion \
                 -fno-threadsafe-statics
 # The library must load into programs without a C++ runtime: what it wants of one is weak.

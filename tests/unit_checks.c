@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "front/bins.h"
 #include "front/heap.h"
 #include "front/tcache.h"
 #include "stores/bigcache.h"
@@ -233,13 +234,16 @@ static void each_fault_of_a_superslab_is_found(void **state) {
 
 static void each_fault_of_a_heap_is_found(void **state) {
     (void)state;
-    enum { CLASS = 5 };
+    enum { CLASS = 5, EMPTY = 6 };
     hak_tcache_free(hak_tcache_alloc(CLASS), "free");
+    hak_tcache_free(hak_tcache_alloc(EMPTY), "free");
+    hak_bin_flush(hak_tls_heap, EMPTY, hak_bin_fill(hak_tls_heap, EMPTY)); /* and the slab stays, against thrash */
     struct hak_heap *heap = hak_tls_heap, *other = hak_heap_initial();
     struct hak_slab *slab = heap->slabs[CLASS];
     struct hak_bin *bin = &heap->bin[CLASS];
     struct hak_bin_state *bin_state = &heap->state[CLASS];
     FINDS(hak_heap_check(), heap->listed, heap->listed ^ (uint64_t)1 << CLASS);
+    FINDS(hak_heap_check(), heap->with_empty, 0);
     FINDS(hak_heap_check(), heap->bins, heap->bins ^ (uint64_t)1 << CLASS);
     FINDS(hak_heap_check(), bin_state->base[-1], NULL);
     FINDS(hak_heap_check(), bin_state->capacity, (uint16_t)(bin_state->capacity + 1));

@@ -161,8 +161,7 @@ static size_t usable_in(const void *ptr, const struct hak_region *region, const 
     size_t bytes = 0;
     if (HAK_EXACT) return hak_guard_size(ptr, region, function);
     if (region->owner != 0) {
-        const struct hak_slab *slab = region->descriptor;
-        if (hak_slab_index(slab, ptr) != HAK_NO_BLOCK) bytes = slab->block_bytes;
+        bytes = hak_slab_usable(region->descriptor, ptr);
     } else if (region->kind == HAK_KIND_L25) {
         bytes = hak_l25_usable(region->descriptor, ptr);
     } else if (region->kind == HAK_KIND_BIG) {

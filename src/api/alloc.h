@@ -44,7 +44,7 @@ size_t hak_rounded(size_t size);
 /* Lets go of all free memory, the calling thread's caches first; returns the bytes given back. */
 size_t hak_let_go(void);
 
-/* operator new where no block is at hand (operators.cc); its fast path is in malloc.c. May throw. */
+/* operator new (malloc.c), and the same where no block is at hand (operators.cc). Both may throw. */
 __attribute__((visibility("hidden"))) void *hak_operator_new(size_t size);
 __attribute__((visibility("hidden"))) void *hak_operator_new_slow(size_t size, uintptr_t site);
 

@@ -1,4 +1,5 @@
-/* The C++ operators new and delete, in all forms ([new.delete] of C++17).
+/* The C++ operators new and delete, in all forms ([new.delete] of C++17); but the fast path of plain new is in
+ * malloc.c.
  *
  * hakmem is loaded into C programs too, so nothing here needs a C++ runtime: the build makes every reference to one
  * weak, and cxx_runtime.h says what is there. Where one is, a new_handler runs, std::bad_alloc is thrown, and what a
@@ -62,7 +63,7 @@ template <class Function> Function *find(const void *caller, const char *symbol)
     return reinterpret_cast<Function *>(hak_cxx_runtime_find(caller, symbol));
 }
 
-/* A hit in the thread's cache is inlined in hak_malloc(); BigCache files blocks over 1 MiB under who asked. */
+/* hak_malloc() has a hit in the thread's cache inlined; BigCache files blocks over 1 MiB under who asked. */
 void *allocate(size_t size, size_t alignment, const void *caller) {
     constexpr size_t large = static_cast<size_t>(1) << 20;
     if (alignment == plain && __builtin_expect(size <= large, 1)) return hak_malloc(size);

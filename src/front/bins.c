@@ -93,10 +93,11 @@ static void log_resize(unsigned c, uint32_t before, uint32_t after, uint32_t hig
 
 /* ---- flush ----------------------------------------------------------------------------------------------- */
 
-void hak_bin_note_fill(struct hak_heap *heap, unsigned c) {
-    heap->state[c].filled = (uint16_t)hak_bin_fill(heap, c);
-    hak_store_rlx(&heap->cached[c], heap->state[c].filled);
+static void note_fill(struct hak_heap *heap, unsigned c, uint32_t fill) {
+    heap->state[c].filled = (uint16_t)fill;
+    hak_store_rlx(&heap->cached[c], fill);
 }
+void hak_bin_note_fill(struct hak_heap *heap, unsigned c) { note_fill(heap, c, hak_bin_fill(heap, c)); }
 
 /* The blocks of `ptrs`, up to `count`, that lie in one slab of this heap's go back into it. Returns how many. */
 static uint32_t put_own(struct hak_heap *heap, struct hak_slab *slab, void *const *ptrs, uint32_t count) {
@@ -258,7 +259,7 @@ void hak_bin_rest(struct hak_heap *heap, unsigned c, size_t bytes) {
     void **base = state->base, **top = heap->bin[c].top;
     const uint32_t fill = (uint32_t)(top - base), stay = newest_together(top, fill, hak_class_bytes(c), bytes);
     if (fill > stay) hak_bin_flush(heap, c, fill - stay);
-    *state = (struct hak_bin_state){.base = base, .capacity = state->capacity, .filled = (uint16_t)stay};
-    hak_store_rlx(&heap->cached[c], stay);
+    *state = (struct hak_bin_state){.base = base, .capacity = state->capacity};
+    note_fill(heap, c, stay);
     if (stay == 0) heap->bin[c].limit = base;
 }

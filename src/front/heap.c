@@ -286,8 +286,8 @@ void *hak_heap_shared_alloc(unsigned size_class) {
             hak_remote_collect(heap);
             if (slab != NULL && hak_load_acq(&slab->owner) == heap) {
                 count_slab(heap, size_class, 1);
-                hak_heap_list(heap, slab);
-            } /* else a fork in between has set the heap aside, and the slab with it */
+                hak_heap_settle(heap, slab); /* it goes back if others have freed blocks meanwhile */
+            }                                /* else a fork in between has set the heap aside, and the slab with it */
             ptr = hak_heap_take_one(heap, size_class);
         }
         hak_unlock(&shared_lock);

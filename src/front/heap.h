@@ -75,7 +75,7 @@ struct hak_bin_state {
 
 static_assert(2 * HAK_TINY_CLASSES <= UINT8_MAX, "bin_index");
 static_assert(2 * HAK_CLASS_COUNT <= HAK_KIND_FREE_SLAB, "no class is taken for a kind");
-static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in bins, listed and parked_classes");
+static_assert(HAK_CLASS_COUNT <= 64, "a bit per class in bins, listed, with_empty and parked_classes");
 
 enum hak_heap_kind { HAK_HEAP_REAL, HAK_HEAP_EMPTY, HAK_HEAP_DEAD };
 
@@ -204,8 +204,9 @@ void hak_heap_look_at(struct hak_heap *heap, const void *ptr);
 /* A slab with free blocks in or out of the heap's list. */
 void hak_heap_list(struct hak_heap *heap, struct hak_slab *slab);
 void hak_heap_unlist(struct hak_heap *heap, struct hak_slab *slab);
-/* Another slab with free blocks of this class, listed: adopted from a parked or lent heap, or a new one. NULL if the
- * system gives no memory or the limit HAKMEM_SUPERSLABS_MAX is reached. */
+/* Another slab with free blocks of this class, listed: adopted from a parked or lent heap, or a new one, of which the
+ * caller takes a block at once (with_empty). NULL if the system gives no memory or the limit HAKMEM_SUPERSLABS_MAX is
+ * reached. */
 struct hak_slab *hak_heap_more(struct hak_heap *heap, unsigned size_class);
 /* A block straight from the first slab of the class that is listed; NULL if none is. */
 void *hak_heap_take_one(struct hak_heap *heap, unsigned size_class);

@@ -62,9 +62,10 @@ static bool check_class(struct hak_heap *heap, unsigned c) {
                     (heap->bin[c].limit != state->base + state->capacity && heap->bin[c].limit != state->base) ||
                     heap->bin[c].top < state->base || heap->bin[c].top > heap->bin[c].limit))
         return false;
+    const bool may_be_empty = (heap->with_empty >> c & 1) != 0;
     for (struct hak_slab *slab = heap->slabs[c]; slab != NULL; slab = slab->next)
         if (!slab->listed || slab->free_count == 0 || slab->size_class != c || hak_load_acq(&slab->owner) != heap ||
-            !hak_slab_check(slab))
+            (hak_slab_is_empty(slab) && !may_be_empty) || !hak_slab_check(slab))
             return false;
     return true;
 }

@@ -82,6 +82,11 @@ HAK_INLINE uint32_t hak_slab_index(const struct hak_slab *slab, const void *ptr)
     return hak_likely(index * slab->block_bytes == offset && index < slab->blocks) ? index : HAK_NO_BLOCK;
 }
 
+/* The bytes of the block that starts at `ptr`, or 0 if none does. */
+HAK_INLINE size_t hak_slab_usable(const struct hak_slab *slab, const void *ptr) {
+    return hak_slab_index(slab, ptr) != HAK_NO_BLOCK ? slab->block_bytes : 0;
+}
+
 /* Takes a slab of a class for `owner` (whose tag goes into the region map), all its blocks free; NULL if the
  * system gives no memory. `huge`: if a superslab is linked for it, it is to be a huge page. */
 struct hak_slab *hak_slab_take(unsigned size_class, void *owner, uint32_t owner_tag, bool huge);
