@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# Instructions of a call of malloc, free or malloc_usable_size, its share of the slow paths included, as callgrind counts
-# them: no later change may lose unseen what these paths have gained. What a hit takes is read from the machine code:
+# Instructions of a call of malloc, free, realloc or malloc_usable_size, its share of the slow paths included, as callgrind
+# counts them: no later change may lose unseen what these paths have gained. What a hit takes is read from the machine code:
 # make lint.
 
 # per_call FUNCTION MODE SIZE: instructions, in tenths
@@ -46,6 +46,11 @@ at_most() {
 @test "malloc_usable_size takes 34 instructions at most" {
     at_most 340 malloc_usable_size ask 64
     at_most 340 malloc_usable_size ask 24000
+}
+
+@test "realloc takes 40 instructions at most where the block stays, 170 where it moves, with the copy" {
+    at_most 400 realloc stay 64
+    at_most 1700 realloc move 64
 }
 
 @test "a thread that takes one block and ends takes 6,700 instructions at most, the C library's share included" {
