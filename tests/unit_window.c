@@ -47,6 +47,7 @@ static void free_by_tag(void *ptr) {
 static void free_in_two_windows(void *argument) {
     (void)argument;
     struct pair own = blocks_in_two_windows();
+    hak_free(hak_malloc(5 * hak_class_bytes(CLASS_1024))); /* it is at hand for realloc */
     free_by_tag(own.far);
     must(top_of_bin(CLASS_1024) == own.far && hak_tls_heap->window == hak_region_leaf_of(own.far)->tag);
     free_by_tag(own.near);
@@ -56,6 +57,7 @@ static void free_in_two_windows(void *argument) {
     must(hak_tls_heap->window == hak_region_leaf_of(own.near)->tag);
     void *moved = hak_realloc(own.far, 5 * hak_class_bytes(CLASS_1024));
     must(moved != NULL && moved != own.far && top_of_bin(CLASS_1024) == own.far);
+    must(hak_tls_heap->window == hak_region_leaf_of(own.far)->tag);
     keep_far_away(2 * HAK_MIB, 0);
     void *big = hak_malloc(2 * HAK_MIB);
     must(hak_region_leaf_of(big) != hak_region_leaf_of(own.near));
