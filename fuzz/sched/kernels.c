@@ -120,6 +120,10 @@ static void nothing(void) {}
 
 static void leave_two(void) { leave_small(2); }
 static void leave_three(void) { leave_small(3); }
+static void leave_two_classes(void) {
+    leave_small(1);
+    left[1] = make(SMALL - 16);
+}
 
 static void make_and_drop_two(void) {
     uint64_t *a = make(SMALL), *b = make(SMALL);
@@ -498,6 +502,11 @@ const struct kernel kernels[] = {
      .setup = leave_three,
      .program = {.threads = 3, .body = {make_and_drop_two, drop_0, drop_1}, .owner = true},
      .check = drop_2},
+    {.name = "remote_two_slabs",
+     .what = "remote frees into two slabs of one owner, which both go into its inbox",
+     .setup = leave_two_classes,
+     .program = {.threads = 3, .body = {make_one_yield_and_drop, drop_0, drop_1}, .owner = true},
+     .check = nothing},
     {.name = "remote_full_slab",
      .what = "the first remote frees of a full slab against its owner",
      .setup = leave_full_slab,
