@@ -284,10 +284,12 @@ void *hak_heap_shared_alloc(unsigned size_class) {
         heap = shared_heap_locked();
         if (heap != NULL) {
             hak_remote_collect(heap);
+            /* The new slab goes back if others have freed blocks meanwhile. If it is not this heap's, a fork in
+             * between has set that one aside, and the slab with it. */
             if (slab != NULL && hak_load_acq(&slab->owner) == heap) {
                 count_slab(heap, size_class, 1);
-                hak_heap_settle(heap, slab); /* it goes back if others have freed blocks meanwhile */
-            }                                /* else a fork in between has set the heap aside, and the slab with it */
+                hak_heap_settle(heap, slab);
+            }
             ptr = hak_heap_take_one(heap, size_class);
         }
         hak_unlock(&shared_lock);
